@@ -1,0 +1,113 @@
+//! Labelled images of one size, and the data sets they come from.
+
+pub mod cifar;
+pub mod shapes;
+pub mod tiny_imagenet;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::Result;
+use crate::rng::Rng;
+use crate::usage;
+
+/// A class: its place in a [`ImageSet::classes`] list is the label that every artefact uses.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Class {
+    /// Human-readable name, for example "apple".
+    pub name: String,
+    /// The data set's own identifier: a wnid, or the official label number.
+    pub id: String,
+}
+
+/// Per-channel statistics (R, G, B) of pixels in [0, 1] that students' inputs are normalized with.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Normalization {
+    pub mean: [f32; 3],
+    pub std: [f32; 3],
+}
+
+/// Labelled square RGB images, held in memory.
+#[derive(Clone, Debug)]
+pub struct ImageSet {
+    /// (N, H, W, 3), 0 to 255.
+    pub pixels: Vec<u8>,
+    /// (N), each below `classes.len()`.
+    pub labels: Vec<u16>,
+    /// Height and width in pixels.
+    pub size: usize,
+    pub classes: Arc<Vec<Class>>,
+}
+
+impl ImageSet {
+    pub fn len(&self) -> usize {
+        self.labels.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.labels.is_empty()
+    }
+
+    /// Bytes of one image.
+    pub fn image_len(&self) -> usize {
+        self.size * self.size * 3
+    }
+
+    /// Image `i` as (H, W, 3).
+    pub fn image(&self, i: usize) -> &[u8] {
+        &self.pixels[i * self.image_len()..][..self.image_len()]
+    }
+
+    /// The images at `indices`, in that order.
+    pub fn subset(&self, indices: &[usize]) -> ImageSet {
+        ImageSet {
+            pixels: indices.iter().flat_map(|&i| self.image(i)).copied().collect(),
+            labels: indices.iter().map(|&i| self.labels[i]).collect(),
+            size: self.size,
+            classes: self.classes.clone(),
+        }
+    }
+
+    /// For each class, the indices of its images in ascending order.
+    pub fn by_class(&self) -> Vec<Vec<usize>> {
+        let mut indices = vec![Vec::new(); self.classes.len()];
+        for (i, &label) in self.labels.iter().enumerate() {
+            indices[label as usize].push(i);
+        }
+        indices
+    }
+
+    /// `per_class` images of each class, drawn without replacement and ordered by class.
+    pub fn random_per_class(&self, per_class: usize, seed: u64) -> Result<ImageSet> {
+        let mut chosen = Vec::with_capacity(per_class * self.classes.len());
+        for (class, indices) in self.by_class().iter().enumerate() {
+            if indices.len() < per_class {
+                usage!(
+                    "--ipc {per_class}: class {class} ({}) has only {} images; ask for at most that many",
+                    self.classes[class].name,
+                    indices.len()
+                );
+            }
+            let order = Rng::stream(seed, "random-real", class as u32, 0).permutation(indices.len());
+            chosen.extend(order[..per_class].iter().map(|&i| indices[i as usize]));
+        }
+        Ok(self.subset(&chosen))
+    }
+
+    /// Splits off a stratified tenth of a train set: (kept, held out). The choice depends on nothing but the set.
+    pub fn hold_out(&self) -> (ImageSet, ImageSet) {
+        let (mut kept, mut held) = (Vec::new(), Vec::new());
+        for (class, indices) in self.by_class().iter().enumerate() {
+            let order = Rng::stream(0, "held-out", class as u32, 0).permutation(indices.len());
+            for (place, &i) in order.iter().enumerate() {
+                let side = if place < indices.len() / 10 { &mut held } else { &mut kept };
+                side.push(indices[i as usize]);
+            }
+        }
+        kept.sort_unstable();
+        held.sort_unstable();
+        (self.subset(&kept), self.subset(&held))
+    }
+}

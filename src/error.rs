@@ -1,0 +1,59 @@
+//! The one error type. Every message names the subject, what was expected, what was found and the remedy.
+
+use std::path::{Path, PathBuf};
+
+/// Why a command ended early; `main` turns it into the exit code.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The request cannot be carried out as it was typed or configured: exit code 2.
+    #[error("{0}")]
+    Usage(String),
+    /// Something that was read or computed is not as it must be: exit code 1.
+    #[error("{0}")]
+    Failed(String),
+    /// The operating system refused a file operation: exit code 1.
+    #[error("{path}: {source}", path = path.display())]
+    Io { path: PathBuf, source: std::io::Error },
+    /// A tensor operation failed, which no input should be able to cause: exit code 1.
+    #[error("tensor operation failed: {0}")]
+    Tensor(#[from] candle_core::Error),
+    /// Ctrl-C or SIGTERM, after the work so far was saved: exit code 130.
+    #[error("interrupted")]
+    Interrupted,
+}
+
+pub type Result<T> = std::result::Result<T, Error>;
+
+impl Error {
+    /// The process's exit code: 1 failure, 2 usage, 130 interrupted.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Error::Usage(_) => 2,
+            Error::Interrupted => 130,
+            _ => 1,
+        }
+    }
+}
+
+/// Attaches the path to an I/O error: `fs::read(path).at(path)?`.
+pub trait AtPath<T> {
+    fn at(self, path: &Path) -> Result<T>;
+}
+
+impl<T> AtPath<T> for std::io::Result<T> {
+    fn at(self, path: &Path) -> Result<T> {
+        self.map_err(|source| Error::Io { path: path.to_path_buf(), source })
+    }
+}
+
+/// Returns early with [`Error::Usage`], formatted.
+#[macro_export]
+macro_rules! usage {
+    ($($arg:tt)*) => { return Err($crate::error::Error::Usage(format!($($arg)*))) };
+}
+
+/// Returns early with [`Error::Failed`], formatted.
+#[macro_export]
+macro_rules! fail {
+    ($($arg:tt)*) => { return Err($crate::error::Error::Failed(format!($($arg)*))) };
+}

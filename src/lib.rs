@@ -1,0 +1,20 @@
+//! `distill`: dataset distillation with class-conditional latent diffusion.
+//!
+//! The way data goes, and where each step lives:
+//!
+//! ```text
+//! ImageSet (u8 pixels, labels, class names)            data
+//!   -> VAE trains -> latents cached + their mean/std    models::vae, train
+//!   -> UNet trains on latents (+ EMA)                   models::unet, diffusion, train
+//!   -> sampler: noise of (seed, class, index) -> latent diffusion::samplers
+//!   -> VAE decodes -> DistilledSet                      distilled
+//!   -> the same ImageSet type -> students -> eval.json  eval
+//! ```
+//!
+//! `ops` knows candle only; `nn` knows `ops`; `models` know `nn`; `diffusion` never knows `models`; `train` never knows
+//! `models`, `diffusion` or `data`; `commands` know everything.
+
+pub mod data;
+pub mod distilled;
+pub mod error;
+pub mod rng;
