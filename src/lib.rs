@@ -17,4 +17,5 @@
 pub mod data;
 pub mod distilled;
 pub mod error;
+pub mod ops;
 pub mod rng;

@@ -1,0 +1,134 @@
+//! Elementwise kernels and the small row operations around matrix products.
+
+use multiversion::multiversion;
+use rayon::prelude::*;
+
+use super::CHUNK;
+use super::conv::sum_in_order;
+
+/// e^x within 2 units in the last place, written so that the compiler turns a loop of it into vector code.
+///
+/// x = n ln 2 + r with |r| <= ln 2 / 2; e^r by its Taylor polynomial; 2^n by the exponent bits. Inputs are clamped to
+/// [-87, 88], where f32's normal numbers end.
+#[inline(always)]
+pub fn exp(x: f32) -> f32 {
+    const ROUND: f32 = 12_582_912.0; // 1.5 * 2^23: adding it leaves a rounded integer in the low mantissa bits
+    let x = x.clamp(-87.0, 88.0);
+    let shifted = x * std::f32::consts::LOG2_E + ROUND;
+    let n = shifted - ROUND;
+    let r = (x - n * 0.693_359_4) + n * 2.121_944_4e-4;
+    let p = 1.0 + r * (1.0 + r * (0.5 + r * (1.0 / 6.0 + r * (1.0 / 24.0 + r * (1.0 / 120.0 + r / 720.0)))));
+    let exponent = shifted.to_bits().wrapping_sub(ROUND.to_bits()).wrapping_add(127) << 23;
+    p * f32::from_bits(exponent)
+}
+
+/// The logistic function 1 / (1 + e^-x).
+#[inline(always)]
+pub fn sigmoid(x: f32) -> f32 {
+    1.0 / (1.0 + exp(-x))
+}
+
+/// The derivative of x sigmoid(x).
+#[inline(always)]
+pub fn silu_derivative(x: f32) -> f32 {
+    let s = sigmoid(x);
+    s * (1.0 + x * (1.0 - s))
+}
+
+/// x sigmoid(x) of each element.
+pub fn silu(x: &[f32]) -> Vec<f32> {
+    #[multiversion(targets("x86_64+avx512f+avx512vl", "x86_64+avx2"))]
+    fn kernel(x: &[f32], out: &mut [f32]) {
+        for (o, &x) in out.iter_mut().zip(x) {
+            *o = x * sigmoid(x);
+        }
+    }
+    let mut out = vec![0.0; x.len()];
+    out.par_chunks_mut(CHUNK).zip(x.par_chunks(CHUNK)).for_each(|(o, x)| kernel(x, o));
+    out
+}
+
+/// `gradient`, times silu's derivative at `x`.
+pub fn silu_backward(x: &[f32], gradient: &[f32]) -> Vec<f32> {
+    #[multiversion(targets("x86_64+avx512f+avx512vl", "x86_64+avx2"))]
+    fn kernel(x: &[f32], out: &mut [f32]) {
+        for (o, &x) in out.iter_mut().zip(x) {
+            *o *= silu_derivative(x);
+        }
+    }
+    let mut out = gradient.to_vec();
+    out.par_chunks_mut(CHUNK).zip(x.par_chunks(CHUNK)).for_each(|(o, x)| kernel(x, o));
+    out
+}
+
+/// What a product is added to: rows of `bias` (or zeros), plus `residual`.
+pub fn bias_rows(len: usize, channels: usize, bias: Option<&[f32]>, residual: Option<&[f32]>) -> Vec<f32> {
+    let mut out = match residual {
+        Some(residual) => residual.to_vec(),
+        None => vec![0.0; len],
+    };
+    if let Some(bias) = bias {
+        let rows = (CHUNK / channels).max(1);
+        out.par_chunks_mut(rows * channels).for_each(|out| {
+            for row in out.chunks_mut(channels) {
+                for (o, b) in row.iter_mut().zip(bias) {
+                    *o += b;
+                }
+            }
+        });
+    }
+    out
+}
+
+/// The sum of all rows of a (rows, channels) matrix: the gradient of a bias.
+pub fn sum_rows(values: &[f32], channels: usize) -> Vec<f32> {
+    let rows = (CHUNK / channels).max(1);
+    let partials = values.par_chunks(rows * channels).map(|values| {
+        let mut sum = vec![0.0; channels];
+        for row in values.chunks(channels) {
+            for (s, v) in sum.iter_mut().zip(row) {
+                *s += v;
+            }
+        }
+        sum
+    });
+    sum_in_order(partials.collect())
+}
+
+/// Joins rows of `a` and `b`: (rows, ca) and (rows, cb) to (rows, ca + cb).
+pub fn concat(a: &[f32], b: &[f32], ca: usize, cb: usize) -> Vec<f32> {
+    let mut out = vec![0.0; a.len() + b.len()];
+    let rows = (CHUNK / (ca + cb)).max(1);
+    out.par_chunks_mut(rows * (ca + cb)).zip(a.par_chunks(rows * ca)).zip(b.par_chunks(rows * cb)).for_each(
+        |((out, a), b)| {
+            for ((out, a), b) in out.chunks_mut(ca + cb).zip(a.chunks(ca)).zip(b.chunks(cb)) {
+                out[..ca].copy_from_slice(a);
+                out[ca..].copy_from_slice(b);
+            }
+        },
+    );
+    out
+}
+
+/// Undoes [`concat`].
+pub fn split(values: &[f32], ca: usize, cb: usize) -> (Vec<f32>, Vec<f32>) {
+    let rows = values.len() / (ca + cb);
+    let (mut a, mut b) = (Vec::with_capacity(rows * ca), Vec::with_capacity(rows * cb));
+    for row in values.chunks(ca + cb) {
+        a.extend_from_slice(&row[..ca]);
+        b.extend_from_slice(&row[ca..]);
+    }
+    (a, b)
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn exp_is_close_to_the_library_function() {
+        for i in -8700..8800 {
+            let x = i as f32 * 0.01;
+            let expected = f64::from(x).exp();
+            assert!((f64::from(super::exp(x)) / expected - 1.0).abs() < 3e-7, "exp({x})");
+        }
+    }
+}

@@ -1,0 +1,90 @@
+//! CPU kernels: plain functions over f32 slices, NHWC, parallel over images or rows with a fixed split, so that the
+//! same machine gives the same bits on every run.
+
+pub mod attention;
+pub mod conv;
+pub mod elementwise;
+pub mod gemm;
+pub mod norm;
+pub mod resample;
+
+use std::ops::{Deref, Range};
+
+use candle_core::{CpuStorage, Device, InplaceOp1, Layout, Shape, Storage, StorageRef, Tensor};
+use rayon::prelude::*;
+
+use crate::error::Result;
+use crate::fail;
+
+/// Elements per task of an elementwise loop: large enough to hide the hand-over, small enough to stay in L2.
+pub const CHUNK: usize = 1 << 16;
+
+/// Read access to the elements of a contiguous f32 CPU tensor.
+pub struct Floats<'a> {
+    storage: StorageRef<'a>,
+    range: Range<usize>,
+}
+
+impl<'a> Floats<'a> {
+    pub fn of(tensor: &'a Tensor) -> Result<Self> {
+        let (storage, layout) = tensor.storage_and_layout();
+        let Some((start, end)) = layout.contiguous_offsets() else {
+            fail!("a CPU kernel needs a contiguous tensor, found strides {:?}", layout.stride());
+        };
+        match &*storage {
+            Storage::Cpu(CpuStorage::F32(_)) => Ok(Floats { storage, range: start..end }),
+            _ => fail!("a CPU kernel needs an f32 tensor on the CPU, found {:?} on {:?}", tensor.dtype(), tensor.device()),
+        }
+    }
+}
+
+impl Deref for Floats<'_> {
+    type Target = [f32];
+
+    fn deref(&self) -> &[f32] {
+        match &*self.storage {
+            Storage::Cpu(CpuStorage::F32(values)) => &values[self.range.clone()],
+            _ => &[], // `of` admits nothing else
+        }
+    }
+}
+
+/// A tensor that takes `values` over without a copy.
+pub fn tensor(values: Vec<f32>, shape: impl Into<Shape>) -> Result<Tensor> {
+    Ok(Tensor::from_vec(values, shape.into(), &Device::Cpu)?)
+}
+
+/// Changes the elements of a contiguous f32 CPU tensor in place; every tensor that shares its storage sees it.
+pub fn update(tensor: &Tensor, change: impl Fn(&mut [f32])) -> Result<()> {
+    Ok(tensor.inplace_op1(&Update(change))?)
+}
+
+/// `target += addend`, in place.
+pub fn add_assign(target: &Tensor, addend: &Tensor) -> Result<()> {
+    let addend = Floats::of(addend)?;
+    update(target, |target| {
+        target.par_chunks_mut(CHUNK).zip(addend.par_chunks(CHUNK)).for_each(|(t, a)| {
+            for (t, a) in t.iter_mut().zip(a) {
+                *t += a;
+            }
+        });
+    })
+}
+
+struct Update<F>(F);
+
+impl<F: Fn(&mut [f32])> InplaceOp1 for Update<F> {
+    fn name(&self) -> &'static str {
+        "update"
+    }
+
+    fn cpu_fwd(&self, storage: &mut CpuStorage, layout: &Layout) -> candle_core::Result<()> {
+        match (storage, layout.contiguous_offsets()) {
+            (CpuStorage::F32(values), Some((start, end))) => {
+                (self.0)(&mut values[start..end]);
+                Ok(())
+            }
+            _ => candle_core::bail!("an in-place update needs a contiguous f32 tensor"),
+        }
+    }
+}

@@ -1,0 +1,86 @@
+//! Losses: scalars with their gradients, computed in one pass.
+
+use candle_core::Tensor;
+
+use super::cpu::{Floats, tensor};
+use super::elementwise::LOG_VARIANCE_RANGE;
+use super::tape::{Tape, Value};
+use crate::error::Result;
+use crate::fail;
+
+/// The mean over all elements of weight_n (prediction - target)^2, with one weight an image (1 where `None`).
+pub fn squared_error(tape: &Tape, prediction: &Value, target: &Tensor, weights: Option<&[f32]>) -> Result<Value> {
+    let dims = prediction.dims().to_vec();
+    if dims != target.dims() || weights.is_some_and(|w| w.len() != dims[0]) {
+        fail!("squared_error: prediction {dims:?}, target {:?} and weights differ", target.dims());
+    }
+    let (p, t) = (Floats::of(prediction.tensor())?, Floats::of(target)?);
+    let image = p.len() / dims[0];
+    let factor = 1.0 / p.len() as f32;
+    let mut total = 0.0;
+    let mut difference = Vec::with_capacity(p.len());
+    for (n, (p, t)) in p.chunks(image).zip(t.chunks(image)).enumerate() {
+        let weight = weights.map_or(1.0, |w| w[n]);
+        let mut sum = 0.0;
+        difference.extend(p.iter().zip(t).map(|(p, t)| {
+            let d = p - t;
+            sum += d * d;
+            2.0 * factor * weight * d
+        }));
+        total += f64::from(weight * sum);
+    }
+    scalar_loss(tape, prediction, total as f32 * factor, difference)
+}
+
+/// KL(N(mean, variance) || N(0, 1)), the mean over latent elements (Kingma and Welling 2014, appendix B). `moments`
+/// (..., 2C) holds the means, then the log-variances.
+pub fn gaussian_kl(tape: &Tape, moments: &Value) -> Result<Value> {
+    let c = moments.dims()[moments.dims().len() - 1] / 2;
+    let m = Floats::of(moments.tensor())?;
+    let (low, high) = LOG_VARIANCE_RANGE;
+    let factor = 2.0 / m.len() as f32;
+    let mut total = 0.0;
+    let mut gradient = Vec::with_capacity(m.len());
+    for row in m.chunks(2 * c) {
+        let (mean, log_variance) = row.split_at(c);
+        gradient.extend(mean.iter().map(|m| m * factor));
+        for (m, &v) in mean.iter().zip(log_variance) {
+            let clamped = v.clamp(low, high);
+            total += f64::from(0.5 * (m * m + clamped.exp() - 1.0 - clamped));
+            gradient.push(if clamped == v { 0.5 * (v.exp() - 1.0) * factor } else { 0.0 });
+        }
+    }
+    scalar_loss(tape, moments, total as f32 * factor, gradient)
+}
+
+/// The mean cross-entropy of `logits` (B, classes) with class indices `labels`.
+pub fn cross_entropy(tape: &Tape, logits: &Value, labels: &[u16]) -> Result<Value> {
+    let (batch, classes) = logits.tensor().dims2()?;
+    if labels.len() != batch || labels.iter().any(|&l| l as usize >= classes) {
+        fail!("cross_entropy: {} labels do not fit logits {:?}", labels.len(), logits.dims());
+    }
+    let z = Floats::of(logits.tensor())?;
+    let mut total = 0.0;
+    let mut gradient = Vec::with_capacity(z.len());
+    for (row, &label) in z.chunks(classes).zip(labels) {
+        let max = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+        let sum: f32 = row.iter().map(|v| (v - max).exp()).sum();
+        total += f64::from(max + sum.ln() - row[label as usize]);
+        let start = gradient.len();
+        gradient.extend(row.iter().map(|v| (v - max).exp() / (sum * batch as f32)));
+        gradient[start + label as usize] -= 1.0 / batch as f32;
+    }
+    scalar_loss(tape, logits, (total / batch as f64) as f32, gradient)
+}
+
+/// Records a scalar whose gradient with respect to its one input is known already.
+fn scalar_loss(tape: &Tape, input: &Value, value: f32, mut gradient: Vec<f32>) -> Result<Value> {
+    let dims = input.dims().to_vec();
+    Ok(tape.record(tensor(vec![value], ())?, &[input], move |g| {
+        let g = g.to_scalar::<f32>()?;
+        if g != 1.0 {
+            gradient.iter_mut().for_each(|v| *v *= g);
+        }
+        Ok(vec![Some(tensor(gradient, dims)?)])
+    }))
+}
