@@ -17,5 +17,7 @@
 pub mod data;
 pub mod distilled;
 pub mod error;
+pub mod models;
+pub mod nn;
 pub mod ops;
 pub mod rng;

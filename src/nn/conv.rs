@@ -1,0 +1,59 @@
+//! 2-d convolution with bias, NHWC.
+
+use candle_core::Tensor;
+use candle_nn::{Init, VarBuilder};
+
+use super::default_init;
+use crate::error::Result;
+use crate::ops::{self, Tape, Value};
+
+/// The shape of a convolution; the default is 3 x 3 that keeps the size.
+#[derive(Clone, Copy, Debug)]
+pub struct ConvConfig {
+    pub kernel: usize,
+    pub stride: usize,
+    pub padding: usize,
+    /// Start from zero, for the last layer of a residual branch.
+    pub zero: bool,
+}
+
+impl Default for ConvConfig {
+    fn default() -> Self {
+        ConvConfig { kernel: 3, stride: 1, padding: 1, zero: false }
+    }
+}
+
+/// `weight`: (out, kernel, kernel, in); `bias`: (out).
+#[derive(Clone, Debug)]
+pub struct Conv2d {
+    weight: Tensor,
+    bias: Tensor,
+    config: ConvConfig,
+}
+
+impl Conv2d {
+    pub fn new(in_channels: usize, out_channels: usize, config: ConvConfig, vb: VarBuilder) -> Result<Self> {
+        let k = config.kernel;
+        let init = if config.zero { Init::Const(0.0) } else { default_init(k * k * in_channels) };
+        Ok(Conv2d {
+            weight: vb.get_with_hints((out_channels, k, k, in_channels), "weight", init)?,
+            bias: vb.get_with_hints(out_channels, "bias", init)?,
+            config,
+        })
+    }
+
+    /// (B, H, W, in) to (B, H', W', out).
+    pub fn forward(&self, tape: &Tape, x: &Value) -> Result<Value> {
+        self.apply(tape, x, None)
+    }
+
+    /// The same plus `residual`, of the output's shape.
+    pub fn forward_add(&self, tape: &Tape, x: &Value, residual: &Value) -> Result<Value> {
+        self.apply(tape, x, Some(residual))
+    }
+
+    fn apply(&self, tape: &Tape, x: &Value, residual: Option<&Value>) -> Result<Value> {
+        let (weight, bias) = (tape.param(&self.weight), tape.param(&self.bias));
+        ops::conv2d(tape, x, &weight, Some(&bias), residual, self.config.stride, self.config.padding)
+    }
+}
