@@ -17,7 +17,10 @@
 pub mod data;
 pub mod distilled;
 pub mod error;
+pub mod fs;
+pub mod interrupt;
 pub mod models;
 pub mod nn;
 pub mod ops;
+pub mod progress;
 pub mod rng;

@@ -1,0 +1,140 @@
+//! What a user sees while work goes on: messages and progress on stderr, and a copy of the messages in a log file.
+
+use std::cell::{Cell, RefCell};
+use std::fs::{File, OpenOptions};
+use std::io::{IsTerminal, Write};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use indicatif::{ProgressBar, ProgressStyle};
+
+use crate::error::{AtPath, Result};
+
+/// Seconds between plain progress lines where the output is no terminal.
+const PLAIN_INTERVAL: Duration = Duration::from_secs(15);
+/// Work shorter than this shows no plain progress.
+const QUIET_START: Duration = Duration::from_secs(2);
+
+/// How much is said on stderr.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Verbosity {
+    Quiet,
+    Normal,
+    Verbose,
+}
+
+/// The one place that writes to stderr while a command runs.
+pub struct Console {
+    verbosity: Verbosity,
+    log: RefCell<Option<File>>,
+    bar: RefCell<Option<ProgressBar>>,
+}
+
+impl Console {
+    pub fn new(verbosity: Verbosity) -> Self {
+        Console { verbosity, log: RefCell::new(None), bar: RefCell::new(None) }
+    }
+
+    /// Appends every message from now on to the file at `path`.
+    pub fn log_to(&self, path: &Path) -> Result<()> {
+        *self.log.borrow_mut() = Some(OpenOptions::new().create(true).append(true).open(path).at(path)?);
+        Ok(())
+    }
+
+    /// A message for everyone who did not ask for quiet.
+    pub fn info(&self, message: impl AsRef<str>) {
+        self.write(Verbosity::Normal, message.as_ref());
+    }
+
+    /// A message for those who asked for more (`-v`).
+    pub fn detail(&self, message: impl AsRef<str>) {
+        self.write(Verbosity::Verbose, message.as_ref());
+    }
+
+    /// A message that even `-q` shows.
+    pub fn warn(&self, message: impl AsRef<str>) {
+        self.write(Verbosity::Quiet, &format!("warning: {}", message.as_ref()));
+    }
+
+    fn write(&self, level: Verbosity, message: &str) {
+        if self.verbosity >= level {
+            match &*self.bar.borrow() {
+                Some(bar) => bar.suspend(|| eprintln!("{message}")),
+                None => eprintln!("{message}"),
+            }
+        }
+        if let Some(file) = &mut *self.log.borrow_mut() {
+            let _ = writeln!(file, "{message}"); // a full disk must not stop the work itself
+        }
+    }
+
+    /// Starts the progress of `total` units of work called `label`; `done` of them were done before (resume).
+    pub fn bar(&self, label: &str, done: u64, total: u64) -> Bar<'_> {
+        let terminal = std::io::stderr().is_terminal() && self.verbosity > Verbosity::Quiet;
+        if terminal {
+            let bar = ProgressBar::new(total);
+            let style = ProgressStyle::with_template("{prefix:>12} [{bar:30}] {pos}/{len} {msg}");
+            bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()).progress_chars("=> "));
+            bar.set_prefix(label.to_string());
+            bar.set_position(done);
+            *self.bar.borrow_mut() = Some(bar);
+        }
+        let now = Instant::now();
+        Bar { console: self, label: label.into(), start: now, first: done, total, last_line: Cell::new(now), images: Cell::new(0) }
+    }
+}
+
+/// The progress of one piece of work; dropped when it ends.
+pub struct Bar<'a> {
+    console: &'a Console,
+    label: String,
+    start: Instant,
+    first: u64,
+    total: u64,
+    last_line: Cell<Instant>,
+    images: Cell<u64>,
+}
+
+impl Bar<'_> {
+    /// `done` of the total is done, with `images` more images since the last call.
+    pub fn update(&self, done: u64, images: u64, loss: Option<f32>) {
+        self.images.set(self.images.get() + images);
+        let elapsed = self.start.elapsed();
+        let rate = self.images.get() as f64 / elapsed.as_secs_f64().max(1e-9);
+        let fresh = done.saturating_sub(self.first);
+        let left = elapsed.as_secs_f64() / fresh.max(1) as f64 * self.total.saturating_sub(done) as f64;
+        let mut message = format!("{rate:.0} images/s");
+        if let Some(loss) = loss {
+            message += &format!(", loss {loss:.4}");
+        }
+        message += &format!(", {} left", duration(left));
+        if let Some(bar) = &*self.console.bar.borrow() {
+            bar.set_position(done);
+            bar.set_message(message);
+        } else if self.console.verbosity > Verbosity::Quiet
+            && elapsed > QUIET_START
+            && (self.last_line.get().elapsed() > PLAIN_INTERVAL || self.last_line.get() == self.start)
+        {
+            self.last_line.set(Instant::now());
+            eprintln!("{:>12} {done}/{}  {message}", self.label, self.total);
+        }
+    }
+}
+
+impl Drop for Bar<'_> {
+    fn drop(&mut self) {
+        if let Some(bar) = self.console.bar.borrow_mut().take() {
+            bar.finish_and_clear();
+        }
+    }
+}
+
+/// Seconds in words: "42s", "3m 05s", "2h 07m".
+pub fn duration(seconds: f64) -> String {
+    let s = seconds.max(0.0).round() as u64;
+    match s {
+        0..60 => format!("{s}s"),
+        60..3600 => format!("{}m {:02}s", s / 60, s % 60),
+        _ => format!("{}h {:02}m", s / 3600, s / 60 % 60),
+    }
+}
