@@ -15,6 +15,7 @@
 //! `models`, `diffusion` or `data`; `commands` know everything.
 
 pub mod data;
+pub mod diffusion;
 pub mod distilled;
 pub mod error;
 pub mod fs;
@@ -24,3 +25,4 @@ pub mod nn;
 pub mod ops;
 pub mod progress;
 pub mod rng;
+pub mod train;

@@ -80,7 +80,7 @@ impl Console {
             *self.bar.borrow_mut() = Some(bar);
         }
         let now = Instant::now();
-        Bar { console: self, label: label.into(), start: now, first: done, total, last_line: Cell::new(now), images: Cell::new(0) }
+        Bar { console: self, label: label.into(), start: now, first: done, total: Cell::new(total), last_line: Cell::new(now), images: Cell::new(0) }
     }
 }
 
@@ -90,19 +90,27 @@ pub struct Bar<'a> {
     label: String,
     start: Instant,
     first: u64,
-    total: u64,
+    total: Cell<u64>,
     last_line: Cell<Instant>,
     images: Cell<u64>,
 }
 
 impl Bar<'_> {
+    /// The total became known, or changed.
+    pub fn set_total(&self, total: u64) {
+        self.total.set(total);
+        if let Some(bar) = &*self.console.bar.borrow() {
+            bar.set_length(total);
+        }
+    }
+
     /// `done` of the total is done, with `images` more images since the last call.
     pub fn update(&self, done: u64, images: u64, loss: Option<f32>) {
         self.images.set(self.images.get() + images);
         let elapsed = self.start.elapsed();
         let rate = self.images.get() as f64 / elapsed.as_secs_f64().max(1e-9);
         let fresh = done.saturating_sub(self.first);
-        let left = elapsed.as_secs_f64() / fresh.max(1) as f64 * self.total.saturating_sub(done) as f64;
+        let left = elapsed.as_secs_f64() / fresh.max(1) as f64 * self.total.get().saturating_sub(done) as f64;
         let mut message = format!("{rate:.0} images/s");
         if let Some(loss) = loss {
             message += &format!(", loss {loss:.4}");
@@ -116,7 +124,7 @@ impl Bar<'_> {
             && (self.last_line.get().elapsed() > PLAIN_INTERVAL || self.last_line.get() == self.start)
         {
             self.last_line.set(Instant::now());
-            eprintln!("{:>12} {done}/{}  {message}", self.label, self.total);
+            eprintln!("{:>12} {done}/{}  {message}", self.label, self.total.get());
         }
     }
 }

@@ -8,6 +8,7 @@ pub mod gemm;
 pub mod norm;
 pub mod resample;
 
+use std::cell::RefCell;
 use std::ops::{Deref, Range};
 
 use candle_core::{CpuStorage, Device, InplaceOp1, Layout, Shape, Storage, StorageRef, Tensor};
@@ -55,8 +56,20 @@ pub fn tensor(values: Vec<f32>, shape: impl Into<Shape>) -> Result<Tensor> {
 }
 
 /// Changes the elements of a contiguous f32 CPU tensor in place; every tensor that shares its storage sees it.
-pub fn update(tensor: &Tensor, change: impl Fn(&mut [f32])) -> Result<()> {
-    Ok(tensor.inplace_op1(&Update(change))?)
+pub fn update(tensor: &Tensor, mut change: impl FnMut(&mut [f32])) -> Result<()> {
+    try_update(tensor, |values| {
+        change(values);
+        Ok(())
+    })
+}
+
+/// [`update`] of four tensors, of separate storages, at once.
+pub fn update4([a, b, c, d]: [&Tensor; 4], mut change: impl FnMut([&mut [f32]; 4])) -> Result<()> {
+    try_update(a, |a| try_update(b, |b| try_update(c, |c| update(d, |d| change([&mut *a, &mut *b, &mut *c, d])))))
+}
+
+fn try_update(tensor: &Tensor, change: impl FnMut(&mut [f32]) -> Result<()>) -> Result<()> {
+    Ok(tensor.inplace_op1(&Update(RefCell::new(change)))?)
 }
 
 /// `target += addend`, in place.
@@ -71,9 +84,9 @@ pub fn add_assign(target: &Tensor, addend: &Tensor) -> Result<()> {
     })
 }
 
-struct Update<F>(F);
+struct Update<F>(RefCell<F>);
 
-impl<F: Fn(&mut [f32])> InplaceOp1 for Update<F> {
+impl<F: FnMut(&mut [f32]) -> Result<()>> InplaceOp1 for Update<F> {
     fn name(&self) -> &'static str {
         "update"
     }
@@ -81,8 +94,7 @@ impl<F: Fn(&mut [f32])> InplaceOp1 for Update<F> {
     fn cpu_fwd(&self, storage: &mut CpuStorage, layout: &Layout) -> candle_core::Result<()> {
         match (storage, layout.contiguous_offsets()) {
             (CpuStorage::F32(values), Some((start, end))) => {
-                (self.0)(&mut values[start..end]);
-                Ok(())
+                (self.0.borrow_mut())(&mut values[start..end]).map_err(candle_core::Error::wrap)
             }
             _ => candle_core::bail!("an in-place update needs a contiguous f32 tensor"),
         }

@@ -1,0 +1,164 @@
+//! Weights and training states on disk: safetensors files with one JSON key of metadata, written whole or not at all.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use candle_core::{DType, Device, Tensor};
+use safetensors::SafeTensors;
+use safetensors::tensor::TensorView;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use crate::error::{AtPath, Error, Result};
+use crate::fail;
+use crate::fs::{sync_folder, write_atomic};
+
+/// The one metadata key: several would be written in an order that changes from run to run.
+const METADATA_KEY: &str = "distill";
+/// The version of a checkpoint's layout; a file of another version is refused.
+pub const FORMAT_VERSION: u32 = 1;
+
+/// Writes tensors as f32 with `metadata` beside them.
+pub fn save_weights(path: &Path, tensors: &[(String, Tensor)], metadata: &impl Serialize) -> Result<()> {
+    let mut buffers = Vec::with_capacity(tensors.len());
+    for (name, tensor) in tensors {
+        let values = tensor.to_dtype(DType::F32)?.flatten_all()?.to_vec1::<f32>()?;
+        let bytes: Vec<u8> = values.iter().flat_map(|v| v.to_le_bytes()).collect();
+        buffers.push((name, tensor.dims().to_vec(), bytes));
+    }
+    let mut views = Vec::with_capacity(buffers.len());
+    for (name, dims, bytes) in &buffers {
+        let view = TensorView::new(safetensors::Dtype::F32, dims.clone(), bytes);
+        views.push((name, view.map_err(|e| Error::Failed(format!("{}: {e}", path.display())))?));
+    }
+    let json = serde_json::to_string(metadata).map_err(|e| Error::Failed(format!("{}: {e}", path.display())))?;
+    let metadata = HashMap::from([(METADATA_KEY.to_string(), json)]);
+    let bytes = safetensors::serialize(views, Some(metadata))
+        .map_err(|e| Error::Failed(format!("{}: cannot be written as safetensors: {e}", path.display())))?;
+    write_atomic(path, &bytes)
+}
+
+/// Reads all tensors of a safetensors file by name.
+pub fn load_weights(path: &Path, device: &Device) -> Result<BTreeMap<String, Tensor>> {
+    let bytes = fs::read(path).at(path)?;
+    let file = parse(path, &bytes)?;
+    let mut out = BTreeMap::new();
+    for (name, view) in file.iter() {
+        if view.dtype() != safetensors::Dtype::F32 {
+            fail!("{}: tensor {name} is {:?}, expected F32", path.display(), view.dtype());
+        }
+        let values: Vec<f32> =
+            view.data().chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect();
+        out.insert(name.to_string(), Tensor::from_vec(values, view.shape(), device)?);
+    }
+    Ok(out)
+}
+
+/// The metadata that [`save_weights`] put beside the tensors.
+pub fn read_metadata<T: DeserializeOwned>(path: &Path) -> Result<T> {
+    let bytes = fs::read(path).at(path)?;
+    parse(path, &bytes)?;
+    let (_, header) = SafeTensors::read_metadata(&bytes)
+        .map_err(|e| Error::Failed(format!("{}: is not a whole safetensors file: {e}", path.display())))?;
+    let Some(json) = header.metadata().as_ref().and_then(|m| m.get(METADATA_KEY)) else {
+        fail!("{}: has no `{METADATA_KEY}` metadata; it was not written by distill", path.display());
+    };
+    serde_json::from_str(json)
+        .map_err(|e| Error::Failed(format!("{}: its metadata is of another version of distill: {e}", path.display())))
+}
+
+fn parse<'a>(path: &Path, bytes: &'a [u8]) -> Result<SafeTensors<'a>> {
+    SafeTensors::deserialize(bytes).map_err(|e| {
+        Error::Failed(format!(
+            "{}: is not a whole safetensors file ({e}); it was cut short or damaged, restore it or train again",
+            path.display()
+        ))
+    })
+}
+
+/// What a training run needs to go on, besides tensors. All randomness follows from the seed and the step.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Checkpoint {
+    pub version: u32,
+    /// Steps done.
+    pub step: u64,
+    /// Steps in all, once they are fixed.
+    pub total: Option<u64>,
+    /// Seconds of training so far.
+    pub seconds: f64,
+}
+
+/// The tensors of a checkpoint, by file: (file stem, live tensors).
+pub type Parts<'a> = [(&'a str, Vec<(String, Tensor)>)];
+
+impl Checkpoint {
+    /// Writes a folder `step-0001000` under `dir`, then removes older ones.
+    pub fn save(&self, dir: &Path, parts: &Parts) -> Result<()> {
+        let name = format!("step-{:07}", self.step);
+        let target = dir.join(&name);
+        let temporary = tempfile::Builder::new().prefix(".tmp-step-").tempdir_in(dir).at(dir)?;
+        for (stem, tensors) in parts {
+            save_weights(&temporary.path().join(format!("{stem}.safetensors")), tensors, self)?;
+        }
+        let json = serde_json::to_vec_pretty(self).map_err(|e| Error::Failed(e.to_string()))?;
+        write_atomic(&temporary.path().join("state.json"), &json)?;
+        if target.exists() {
+            fs::remove_dir_all(&target).at(&target)?;
+        }
+        fs::rename(temporary.keep(), &target).at(&target)?;
+        sync_folder(dir)?;
+        for (_, old) in folders(dir)?.into_iter().filter(|(step, _)| *step < self.step) {
+            fs::remove_dir_all(&old).at(&old)?;
+        }
+        Ok(())
+    }
+
+    /// The newest checkpoint under `dir`, with its folder.
+    pub fn newest(dir: &Path) -> Result<Option<(Checkpoint, PathBuf)>> {
+        let Some((_, folder)) = folders(dir)?.pop() else { return Ok(None) };
+        let path = folder.join("state.json");
+        let bytes = fs::read(&path).at(&path)?;
+        let checkpoint: Checkpoint = serde_json::from_slice(&bytes).map_err(|e| {
+            Error::Failed(format!("{}: is damaged or of another version ({e}); remove {} to start again", path.display(), folder.display()))
+        })?;
+        if checkpoint.version != FORMAT_VERSION {
+            fail!(
+                "{}: is a checkpoint of version {}, this program reads version {FORMAT_VERSION}; use the program that wrote it",
+                path.display(),
+                checkpoint.version
+            );
+        }
+        Ok(Some((checkpoint, folder)))
+    }
+
+    /// Fills the live tensors of `parts` from the checkpoint's folder.
+    pub fn restore(folder: &Path, parts: &Parts) -> Result<()> {
+        for (stem, tensors) in parts {
+            let path = folder.join(format!("{stem}.safetensors"));
+            let stored = load_weights(&path, &Device::Cpu)?;
+            for (name, tensor) in tensors {
+                let Some(source) = stored.get(name).filter(|s| s.shape() == tensor.shape()) else {
+                    fail!("{}: has no tensor {name} of shape {:?}; it is of another configuration", path.display(), tensor.dims());
+                };
+                let source = crate::ops::cpu::Floats::of(source)?;
+                crate::ops::cpu::update(tensor, |values| values.copy_from_slice(&source))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Checkpoint folders under `dir`, oldest first.
+fn folders(dir: &Path) -> Result<Vec<(u64, PathBuf)>> {
+    let mut out = Vec::new();
+    for entry in fs::read_dir(dir).at(dir)? {
+        let path = entry.at(dir)?.path();
+        let name = path.file_name().and_then(|n| n.to_str()).unwrap_or_default();
+        if let Some(step) = name.strip_prefix("step-").and_then(|s| s.parse().ok()) {
+            out.push((step, path));
+        }
+    }
+    out.sort();
+    Ok(out)
+}

@@ -1,0 +1,228 @@
+//! The training loop.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use serde::{Deserialize, Serialize};
+
+use super::adamw::{AdamW, StepSizes};
+use super::checkpoint::{Checkpoint, FORMAT_VERSION};
+use super::metrics::Metrics;
+use super::pace::{Budget, learning_rate};
+use crate::error::{AtPath, Error, Result};
+use crate::nn::Params;
+use crate::ops::{Tape, Value};
+use crate::progress::{Console, duration};
+use crate::{fail, interrupt};
+
+/// How one network is trained.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StageConfig {
+    /// Steps in all; a time limit can only lower it.
+    pub steps: u64,
+    pub batch_size: usize,
+    /// Peak of the learning rate.
+    pub learning_rate: f64,
+    pub warmup: u64,
+    pub weight_decay: f64,
+    /// Gradients are scaled down to this L2 norm.
+    pub clip_norm: f64,
+    /// Decay of the weights' moving average; lower during the first steps.
+    pub ema_decay: f64,
+}
+
+/// How often a run writes, in steps.
+#[derive(Clone, Copy, Debug)]
+pub struct Intervals {
+    pub log: u64,
+    pub checkpoint: u64,
+    /// Validation and pictures.
+    pub sample: u64,
+}
+
+/// What is trained.
+pub trait Task {
+    /// The scalar loss of step `step`; its batch and noise follow from the step alone.
+    fn loss(&self, tape: &Tape, step: u64) -> Result<Value>;
+
+    /// Figures of the averaged weights on data held out, for metrics.jsonl.
+    fn validate(&self) -> Result<Vec<(&'static str, f64)>>;
+
+    /// Draws samples of the averaged weights to `path` (PNG).
+    fn draw(&self, path: &Path) -> Result<()>;
+}
+
+/// One network in training.
+pub struct Trainer<'a> {
+    pub name: &'a str,
+    pub params: &'a Params,
+    pub ema: &'a Params,
+    pub config: &'a StageConfig,
+    pub intervals: Intervals,
+    /// Where metrics and checkpoints go.
+    pub dir: PathBuf,
+    /// Where pictures go.
+    pub pictures: PathBuf,
+    pub deadline: Option<Instant>,
+    pub console: &'a Console,
+}
+
+/// The end of a training run.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub struct Finished {
+    pub steps: u64,
+    pub seconds: f64,
+    pub images: u64,
+    /// The mean loss of the last steps.
+    pub loss: f64,
+}
+
+impl Trainer<'_> {
+    /// Trains from the newest checkpoint, or from the start, to the end. On Ctrl-C the state is saved first.
+    pub fn run(&self, task: &dyn Task) -> Result<Finished> {
+        fs::create_dir_all(&self.dir).at(&self.dir)?;
+        let mut optimizer = AdamW::new(self.params, self.ema, self.config.weight_decay)?;
+        let mut state = self.restore(&optimizer)?;
+        let mut metrics = Metrics::resume(&self.dir, state.step)?;
+        let mut budget = Budget::new(self.deadline.filter(|_| state.total.is_none()));
+        let (first, start, before) = (state.step, Instant::now(), state.seconds);
+        let mut total = state.total.unwrap_or(self.config.steps);
+        let bar = self.console.bar(self.name, first, total);
+        let mut recent = Recent::default();
+        while state.step < total {
+            if let Some(fits) = budget.fit(state.step, first) {
+                total = fits.clamp(state.step + 1, self.config.steps);
+                state.total = Some(total);
+                bar.set_total(total);
+                self.console.info(format!("{}: {total} steps fit the time limit", self.name));
+            }
+            recent.add(self.step(task, &mut optimizer, &state, total)?);
+            state.step += 1;
+            state.seconds = before + start.elapsed().as_secs_f64();
+            bar.update(state.step, self.config.batch_size as u64, Some(recent.loss() as f32));
+            self.write(task, &optimizer, &state, total, &mut metrics, &mut recent)?;
+        }
+        drop(bar);
+        let images = state.step * self.config.batch_size as u64;
+        let finished = Finished { steps: state.step, seconds: state.seconds, images, loss: recent.last };
+        self.console.info(format!(
+            "{}: {} steps, {} images in {}, loss {:.4}",
+            self.name,
+            finished.steps,
+            images,
+            duration(finished.seconds),
+            finished.loss
+        ));
+        Ok(finished)
+    }
+
+    /// One step: loss, backward, finite?, clip, update. Returns the loss and the gradient's norm.
+    fn step(&self, task: &dyn Task, optimizer: &mut AdamW, state: &Checkpoint, total: u64) -> Result<(f64, f64)> {
+        let tape = Tape::recording();
+        let loss = task.loss(&tape, state.step)?;
+        let value = f64::from(loss.scalar()?);
+        let gradients = tape.backward(&loss)?;
+        let norm = optimizer.gradient_norm(&gradients)?;
+        if !value.is_finite() || !norm.is_finite() {
+            fail!(
+                "{}: the loss is {value} and the gradient's norm {norm} at step {}; the last checkpoint in {} is \
+                 intact, lower train.{}.learning_rate and start a new run",
+                self.name,
+                state.step,
+                self.dir.display(),
+                self.name
+            );
+        }
+        let config = self.config;
+        optimizer.step(
+            &gradients,
+            StepSizes {
+                step: state.step,
+                learning_rate: learning_rate(state.step, config.learning_rate, config.warmup, total),
+                gradient_scale: (config.clip_norm / norm).min(1.0),
+                ema_decay: config.ema_decay.min((1 + state.step) as f64 / (10 + state.step) as f64),
+            },
+        )?;
+        Ok((value, norm))
+    }
+
+    /// Log line, pictures and checkpoint where they are due, and the stop that a signal asked for.
+    fn write(
+        &self,
+        task: &dyn Task,
+        optimizer: &AdamW,
+        state: &Checkpoint,
+        total: u64,
+        metrics: &mut Metrics,
+        recent: &mut Recent,
+    ) -> Result<()> {
+        let (step, last) = (state.step, state.step == total);
+        let due = |every: u64| last || every > 0 && step % every == 0;
+        if due(self.intervals.log) {
+            let lr = learning_rate(step - 1, self.config.learning_rate, self.config.warmup, total);
+            let (loss, norm) = recent.take();
+            metrics.write(step, &[("loss", loss), ("gradient_norm", norm), ("learning_rate", lr)])?;
+        }
+        if due(self.intervals.sample) {
+            metrics.write(step, &task.validate()?)?;
+            task.draw(&self.pictures.join(format!("{}-{step:07}.png", self.name)))?;
+        }
+        let stop = interrupt::requested();
+        if stop || due(self.intervals.checkpoint) {
+            state.save(&self.dir, &self.parts(optimizer))?;
+        }
+        if stop {
+            self.console.info(format!("{}: saved step {step}; the same command goes on from there", self.name));
+            return Err(Error::Interrupted);
+        }
+        Ok(())
+    }
+
+    fn restore(&self, optimizer: &AdamW) -> Result<Checkpoint> {
+        match Checkpoint::newest(&self.dir)? {
+            Some((state, folder)) => {
+                Checkpoint::restore(&folder, &self.parts(optimizer))?;
+                self.console.info(format!("{}: goes on from step {}", self.name, state.step));
+                Ok(state)
+            }
+            None => {
+                // The average starts at the weights themselves.
+                self.ema.assign(&self.params.named().into_iter().collect(), self.name)?;
+                Ok(Checkpoint { version: FORMAT_VERSION, step: 0, total: None, seconds: 0.0 })
+            }
+        }
+    }
+
+    fn parts(&self, optimizer: &AdamW) -> [(&'static str, Vec<(String, candle_core::Tensor)>); 3] {
+        [("model", self.params.named()), ("ema", self.ema.named()), ("optim", optimizer.state())]
+    }
+}
+
+/// The loss and the gradient's norm since the last log line.
+#[derive(Default)]
+struct Recent {
+    loss: f64,
+    norm: f64,
+    count: u64,
+    last: f64,
+}
+
+impl Recent {
+    fn add(&mut self, (loss, norm): (f64, f64)) {
+        self.loss += loss;
+        self.norm += norm;
+        self.count += 1;
+    }
+
+    fn loss(&self) -> f64 {
+        self.loss / self.count.max(1) as f64
+    }
+
+    fn take(&mut self) -> (f64, f64) {
+        let (loss, norm) = (self.loss(), self.norm / self.count.max(1) as f64);
+        *self = Recent { last: loss, ..Recent::default() };
+        (loss, norm)
+    }
+}
