@@ -63,10 +63,13 @@ fn product(
     bias: Option<&Value>,
     residual: Option<&Value>,
 ) -> Result<Value> {
-    let len = dims.iter().product();
-    if let Some(other) = residual.filter(|r| r.tensor().elem_count() != len) {
+    if let Some(other) = bias.filter(|b| b.dims() != [shape.out_channels]) {
+        fail!("conv2d or linear: bias {:?} does not fit weight {:?}", other.dims(), weight.dims());
+    }
+    if let Some(other) = residual.filter(|r| r.dims() != dims) {
         fail!("conv2d or linear: residual {:?} is not of the output's shape {dims:?}", other.dims());
     }
+    let len = dims.iter().product();
     let bias_floats = bias.map(|b| Floats::of(b.tensor())).transpose()?;
     let residual_floats = residual.map(|r| Floats::of(r.tensor())).transpose()?;
     let mut out =
@@ -77,7 +80,12 @@ fn product(
     let mut inputs = vec![x, weight];
     inputs.extend(bias);
     inputs.extend(residual);
-    let wanted = Wanted { x: x.needs_gradient(), bias: bias.is_some(), residual: residual.is_some() };
+    let wanted = Wanted {
+        x: x.needs_gradient(),
+        weight: weight.needs_gradient(),
+        bias: bias.is_some(),
+        residual: residual.is_some(),
+    };
     let (saved_x, saved_weight) = (x.tensor().clone(), weight.tensor().clone());
     Ok(tape.record(out, &inputs, move |g| product_backward(&shape, &saved_x, &saved_weight, g, wanted)))
 }
@@ -85,6 +93,7 @@ fn product(
 #[derive(Clone, Copy)]
 struct Wanted {
     x: bool,
+    weight: bool,
     bias: bool,
     residual: bool,
 }
@@ -104,7 +113,11 @@ fn product_backward(
         } else {
             None
         });
-        out.push(Some(tensor(kernel::weight_gradient(shape, &Floats::of(x)?, &g), weight.dims())?));
+        out.push(if wanted.weight {
+            Some(tensor(kernel::weight_gradient(shape, &Floats::of(x)?, &g), weight.dims())?)
+        } else {
+            None
+        });
         if wanted.bias {
             out.push(Some(tensor(elementwise::sum_rows(&g, shape.out_channels), shape.out_channels)?));
         }

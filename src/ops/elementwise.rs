@@ -86,7 +86,7 @@ pub fn embedding(tape: &Tape, table: &Value, indices: &[u32]) -> Result<Value> {
 /// mean + exp(log_variance / 2) noise (Kingma and Welling 2014, section 2.4). `moments` (..., 2C) holds the means, then
 /// the log-variances; `noise` is (..., C).
 pub fn gaussian_sample(tape: &Tape, moments: &Value, noise: &Tensor) -> Result<Value> {
-    let c = noise.dims()[noise.dims().len() - 1];
+    let c = noise.dims().last().copied().unwrap_or(0);
     if moments.tensor().elem_count() != 2 * noise.elem_count() || moments.dims().last() != Some(&(2 * c)) {
         fail!("gaussian_sample: noise {:?} does not fit moments {:?}", noise.dims(), moments.dims());
     }
@@ -115,6 +115,9 @@ pub fn gaussian_sample(tape: &Tape, moments: &Value, noise: &Tensor) -> Result<V
 pub fn weighted_sum(tape: &Tape, terms: &[(&Value, f32)]) -> Result<Value> {
     let mut total = 0.0;
     for (value, weight) in terms {
+        if value.tensor().rank() != 0 {
+            fail!("weighted_sum: a term has the shape {:?}; only scalars can be summed", value.dims());
+        }
         total += value.scalar()? * weight;
     }
     let out = tensor(vec![total], ())?;

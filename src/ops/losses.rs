@@ -11,7 +11,7 @@ use crate::fail;
 /// The mean over all elements of weight_n (prediction - target)^2, with one weight an image (1 where `None`).
 pub fn squared_error(tape: &Tape, prediction: &Value, target: &Tensor, weights: Option<&[f32]>) -> Result<Value> {
     let dims = prediction.dims().to_vec();
-    if dims != target.dims() || weights.is_some_and(|w| w.len() != dims[0]) {
+    if dims.is_empty() || dims != target.dims() || weights.is_some_and(|w| w.len() != dims[0]) {
         fail!("squared_error: prediction {dims:?}, target {:?} and weights differ", target.dims());
     }
     let (p, t) = (Floats::of(prediction.tensor())?, Floats::of(target)?);
@@ -35,7 +35,10 @@ pub fn squared_error(tape: &Tape, prediction: &Value, target: &Tensor, weights: 
 /// KL(N(mean, variance) || N(0, 1)), the mean over latent elements (Kingma and Welling 2014, appendix B). `moments`
 /// (..., 2C) holds the means, then the log-variances.
 pub fn gaussian_kl(tape: &Tape, moments: &Value) -> Result<Value> {
-    let c = moments.dims()[moments.dims().len() - 1] / 2;
+    let c = match moments.dims().last() {
+        Some(width) if width % 2 == 0 => width / 2,
+        _ => fail!("gaussian_kl: moments {:?} do not split into means and log-variances", moments.dims()),
+    };
     let m = Floats::of(moments.tensor())?;
     let (low, high) = LOG_VARIANCE_RANGE;
     let factor = 2.0 / m.len() as f32;

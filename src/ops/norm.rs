@@ -22,6 +22,9 @@ pub fn group_norm(
     eps: f32,
 ) -> Result<Value> {
     let dims = x.dims();
+    if dims.len() < 2 || x.tensor().elem_count() == 0 {
+        fail!("group_norm: input {dims:?} is not (B, ..., C)");
+    }
     let (batch, channels) = (dims[0], dims[dims.len() - 1]);
     if groups == 0 || channels % groups != 0 || gamma.dims() != [channels] || beta.dims() != [channels] {
         fail!("group_norm: {groups} groups and gamma {:?} do not fit input {dims:?}", gamma.dims());
