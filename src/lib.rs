@@ -14,15 +14,21 @@
 //! `ops` knows candle only; `nn` knows `ops`; `models` know `nn`; `diffusion` never knows `models`; `train` never knows
 //! `models`, `diffusion` or `data`; `commands` know everything.
 
+pub mod config;
 pub mod data;
+pub mod device;
 pub mod diffusion;
 pub mod distilled;
 pub mod error;
 pub mod fs;
 pub mod interrupt;
 pub mod models;
+mod nearest;
 pub mod nn;
 pub mod ops;
+pub mod picture;
 pub mod progress;
 pub mod rng;
+pub mod run_dir;
+pub mod stages;
 pub mod train;

@@ -1,0 +1,139 @@
+//! Every path of a run's folder, and finding runs.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use crate::error::{AtPath, Result};
+use crate::fail;
+
+/// The folder of one run: its configuration, both networks, what was sampled from them and how it was judged.
+#[derive(Clone, Debug)]
+pub struct RunDir {
+    pub root: PathBuf,
+}
+
+impl RunDir {
+    pub fn new(root: impl Into<PathBuf>) -> Self {
+        RunDir { root: root.into() }
+    }
+
+    pub fn name(&self) -> String {
+        self.root.file_name().map_or_else(|| self.root.display().to_string(), |n| n.to_string_lossy().into_owned())
+    }
+
+    /// The resolved configuration.
+    pub fn config(&self) -> PathBuf {
+        self.root.join("config.toml")
+    }
+
+    /// Version, command line, device, data hash and times.
+    pub fn meta(&self) -> PathBuf {
+        self.root.join("meta.json")
+    }
+
+    pub fn log(&self) -> PathBuf {
+        self.root.join("log.txt")
+    }
+
+    /// Metrics and checkpoints of a stage, "vae" or "unet".
+    pub fn stage(&self, stage: &str) -> PathBuf {
+        self.root.join(stage)
+    }
+
+    /// The final, averaged weights of a stage.
+    pub fn weights(&self, stage: &str) -> PathBuf {
+        self.stage(stage).join("final.safetensors")
+    }
+
+    /// The cached latents of the train split.
+    pub fn latents(&self) -> PathBuf {
+        self.stage("vae").join("latents.safetensors")
+    }
+
+    /// Pictures drawn while training.
+    pub fn samples(&self) -> PathBuf {
+        self.root.join("samples")
+    }
+
+    pub fn distilled(&self) -> PathBuf {
+        self.root.join("distilled")
+    }
+
+    pub fn eval(&self) -> PathBuf {
+        self.root.join("eval")
+    }
+
+    fn is_run(&self) -> bool {
+        self.config().is_file()
+    }
+
+    pub fn is_finished(&self) -> bool {
+        self.is_run() && self.weights("unet").is_file()
+    }
+
+    /// The run at `path`: a run's folder, or the newest finished run below it.
+    pub fn open(path: &Path) -> Result<RunDir> {
+        let run = RunDir::new(path);
+        if run.is_finished() {
+            return Ok(run);
+        }
+        if run.is_run() {
+            fail!("{}: this run has not finished training; run `distill train` with its options again", path.display());
+        }
+        match newest(path, |candidate| RunDir::new(candidate).weights("unet"))? {
+            Some(root) => Ok(RunDir::new(root)),
+            None => fail!(
+                "{}: no finished run is there; train one with `distill train --dataset cifar100`, or name one with --run DIR",
+                path.display()
+            ),
+        }
+    }
+
+    /// The newest distilled set of this run.
+    pub fn newest_distilled(&self) -> Result<Option<PathBuf>> {
+        newest(&self.distilled(), |set| set.join("distilled.safetensors"))
+    }
+}
+
+/// The newest distilled set of any run under `out`.
+pub fn newest_distilled(out: &Path) -> Result<PathBuf> {
+    let mut found = Vec::new();
+    for run in std::iter::once(out.to_path_buf()).chain(folders(out)?) {
+        for set in folders(&RunDir::new(run).distilled())? {
+            if let Some(time) = modified(&set.join("distilled.safetensors")) {
+                found.push((time, set));
+            }
+        }
+    }
+    match found.into_iter().max() {
+        Some((_, set)) => Ok(set),
+        None => fail!("{}: no distilled set is there; make one with `distill sample`, or name one with --on PATH", out.display()),
+    }
+}
+
+/// The folder under `parent` whose `witness` file is the newest.
+fn newest(parent: &Path, witness: impl Fn(&Path) -> PathBuf) -> Result<Option<PathBuf>> {
+    let dated = folders(parent)?.into_iter().filter_map(|f| Some((modified(&witness(&f))?, f)));
+    Ok(dated.max().map(|(_, folder)| folder))
+}
+
+fn modified(path: &Path) -> Option<SystemTime> {
+    fs::metadata(path).and_then(|m| m.modified()).ok()
+}
+
+/// The folders directly inside `parent`, sorted; none where it does not exist.
+fn folders(parent: &Path) -> Result<Vec<PathBuf>> {
+    if !parent.is_dir() {
+        return Ok(Vec::new());
+    }
+    let mut out = Vec::new();
+    for entry in fs::read_dir(parent).at(parent)? {
+        let path = entry.at(parent)?.path();
+        if path.is_dir() {
+            out.push(path);
+        }
+    }
+    out.sort();
+    Ok(out)
+}

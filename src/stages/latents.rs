@@ -1,0 +1,157 @@
+//! The train split as latents: encoded once, normalized by their own statistics, cached beside the VAE.
+
+use std::path::Path;
+
+use candle_core::{Device, Tensor};
+use serde::{Deserialize, Serialize};
+
+use super::to_tensor;
+use crate::data::ImageSet;
+use crate::error::Result;
+use crate::models::vae::Vae;
+use crate::progress::Console;
+use crate::train::{load_weights, read_metadata, save_weights};
+use crate::{fail, interrupt};
+
+/// Images encoded at once.
+const BATCH: usize = 100;
+
+/// Mean and standard deviation of each latent channel over the train split.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct LatentStatistics {
+    pub mean: Vec<f32>,
+    pub std: Vec<f32>,
+}
+
+impl LatentStatistics {
+    /// Of values whose last dimension is the channel.
+    fn measure(values: &[f32], channels: usize) -> Self {
+        let n = (values.len() / channels).max(1) as f64;
+        let mut sums = vec![(0.0f64, 0.0f64); channels];
+        for row in values.chunks(channels) {
+            for ((sum, squares), &v) in sums.iter_mut().zip(row) {
+                *sum += f64::from(v);
+                *squares += f64::from(v) * f64::from(v);
+            }
+        }
+        let std = |&(sum, squares): &(f64, f64)| (squares / n - (sum / n).powi(2)).max(1e-12).sqrt() as f32;
+        LatentStatistics { mean: sums.iter().map(|s| (s.0 / n) as f32).collect(), std: sums.iter().map(std).collect() }
+    }
+
+    /// To mean 0 and standard deviation 1, in place.
+    fn normalize(&self, values: &mut [f32]) {
+        for row in values.chunks_mut(self.mean.len()) {
+            for ((v, m), s) in row.iter_mut().zip(&self.mean).zip(&self.std) {
+                *v = (*v - m) / s;
+            }
+        }
+    }
+
+    /// The inverse of the normalization, for latents (B, H, W, C).
+    pub fn restore(&self, latents: &Tensor) -> Result<Tensor> {
+        let device = latents.device();
+        let mean = Tensor::from_slice(&self.mean, self.mean.len(), device)?;
+        let std = Tensor::from_slice(&self.std, self.std.len(), device)?;
+        Ok(latents.broadcast_mul(&std)?.broadcast_add(&mean)?)
+    }
+}
+
+/// Normalized latents of all images and, where training flips, of all mirrored images.
+pub struct Latents {
+    /// (variants, N, H, W, C): variant 1, if there, is mirrored.
+    values: Vec<f32>,
+    pub labels: Vec<u16>,
+    pub size: usize,
+    pub channels: usize,
+    pub statistics: LatentStatistics,
+}
+
+/// What the cache is checked against before it is believed.
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
+struct Header {
+    statistics: LatentStatistics,
+    /// Images, variants, size, channels.
+    dims: [usize; 4],
+    /// The hash of the images that were encoded.
+    images: String,
+}
+
+impl Latents {
+    /// Reads the cache at `path`, or encodes `images` with `vae` and writes it.
+    pub fn cached(path: &Path, vae: &Vae, images: &ImageSet, flip: bool, console: &Console) -> Result<Self> {
+        if path.is_file() {
+            match Self::read(path, images) {
+                Ok(latents) => return Ok(latents),
+                Err(problem) => console.warn(format!("{problem}; encoding again")),
+            }
+        }
+        let latents = Self::encode(vae, images, flip, console)?;
+        latents.write(path, images)?;
+        Ok(latents)
+    }
+
+    pub fn len(&self) -> usize {
+        self.labels.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.labels.is_empty()
+    }
+
+    /// Elements of one latent.
+    pub fn latent_len(&self) -> usize {
+        self.size * self.size * self.channels
+    }
+
+    pub fn variants(&self) -> usize {
+        self.values.len() / (self.len() * self.latent_len()).max(1)
+    }
+
+    /// Latent `i`, mirrored for variant 1: (H, W, C).
+    pub fn latent(&self, i: usize, variant: usize) -> &[f32] {
+        &self.values[(variant * self.len() + i) * self.latent_len()..][..self.latent_len()]
+    }
+
+    fn encode(vae: &Vae, images: &ImageSet, flip: bool, console: &Console) -> Result<Self> {
+        let variants = if flip { 2 } else { 1 };
+        let bar = console.bar("latents", 0, (variants * images.len()) as u64);
+        let (mut values, mut size, mut channels) = (Vec::new(), 0, 0);
+        let indices: Vec<usize> = (0..images.len()).collect();
+        for variant in 0..variants {
+            for batch in indices.chunks(BATCH) {
+                interrupt::check()?;
+                let flips = vec![variant == 1; batch.len()];
+                let latents = vae.encode_mean(&to_tensor(images, batch, Some(&flips), &Device::Cpu)?)?;
+                (_, size, _, channels) = latents.dims4()?;
+                values.extend(latents.flatten_all()?.to_vec1::<f32>()?);
+                bar.update((variant * images.len() + batch[batch.len() - 1] + 1) as u64, batch.len() as u64, None);
+            }
+        }
+        let statistics = LatentStatistics::measure(&values, channels.max(1));
+        statistics.normalize(&mut values);
+        Ok(Latents { values, labels: images.labels.clone(), size, channels, statistics })
+    }
+
+    fn write(&self, path: &Path, images: &ImageSet) -> Result<()> {
+        let dims = [self.len(), self.variants(), self.size, self.channels];
+        let header = Header { statistics: self.statistics.clone(), dims, images: images.sha256() };
+        let shape = (dims[1], dims[0], dims[2], dims[2], dims[3]);
+        let values = Tensor::from_slice(&self.values, shape, &Device::Cpu)?;
+        save_weights(path, &[("latents".to_string(), values)], &header)
+    }
+
+    fn read(path: &Path, images: &ImageSet) -> Result<Self> {
+        let header: Header = read_metadata(path)?;
+        let [n, variants, size, channels] = header.dims;
+        if n != images.len() || header.images != images.sha256() {
+            fail!("{}: holds the latents of other images", path.display());
+        }
+        let values = match load_weights(path, &Device::Cpu)?.remove("latents") {
+            Some(tensor) if tensor.elem_count() == n * variants * size * size * channels => {
+                tensor.flatten_all()?.to_vec1::<f32>()?
+            }
+            _ => fail!("{}: holds no latents of the size it states", path.display()),
+        };
+        Ok(Latents { values, labels: images.labels.clone(), size, channels, statistics: header.statistics })
+    }
+}

@@ -1,0 +1,148 @@
+//! Training the denoiser on latents.
+
+use std::path::Path;
+
+use candle_core::{Device, Tensor};
+
+use super::generator::{Generator, Sampling};
+use super::{Latents, PICTURE_COLUMNS, PICTURE_ROWS, VALIDATION_IMAGES};
+use crate::config::Config;
+use crate::diffusion::NoiseSchedule;
+use crate::error::Result;
+use crate::models::unet::UNet;
+use crate::models::vae::Vae;
+use crate::nn::Params;
+use crate::ops::{self, Tape, Value};
+use crate::picture::save_grid;
+use crate::rng::Rng;
+use crate::train::{Batches, Task};
+
+/// DDIM steps of the pictures drawn while training.
+const PICTURE_STEPS: usize = 20;
+
+/// The weighted squared error of the network's prediction at random steps.
+pub struct UNetTask<'a> {
+    net: UNet,
+    averaged: UNet,
+    vae: &'a Vae,
+    latents: &'a Latents,
+    validation: &'a Latents,
+    classes: usize,
+    batches: Batches,
+    schedule: NoiseSchedule,
+    config: &'a Config,
+    device: Device,
+}
+
+/// Noisy latents and what the network should say of them.
+struct Example {
+    noisy: Tensor,
+    target: Tensor,
+    times: Vec<f32>,
+    classes: Vec<u32>,
+    weights: Vec<f32>,
+}
+
+impl<'a> UNetTask<'a> {
+    /// `params` and `ema` are empty; the networks are built in them.
+    #[allow(clippy::too_many_arguments)]
+    pub fn new(
+        config: &'a Config,
+        params: &Params,
+        ema: &Params,
+        vae: &'a Vae,
+        latents: &'a Latents,
+        validation: &'a Latents,
+        classes: usize,
+        device: &Device,
+    ) -> Result<Self> {
+        let shape = config.latents(classes);
+        Ok(UNetTask {
+            net: UNet::new(&config.unet, shape, params.builder())?,
+            averaged: UNet::new(&config.unet, shape, ema.builder())?,
+            vae,
+            latents,
+            validation,
+            classes,
+            batches: Batches::new(config.seed, latents.len(), config.train.unet.batch_size),
+            schedule: NoiseSchedule::new(config.diffusion.schedule, config.diffusion.steps),
+            config,
+            device: device.clone(),
+        })
+    }
+
+    /// Draws steps, noise and dropped classes for the latents at `indices`.
+    fn example(&self, latents: &Latents, indices: &[usize], rng: &mut Rng, dropout: f64) -> Result<Example> {
+        let (len, diffusion) = (latents.latent_len(), &self.config.diffusion);
+        let mut noisy = Vec::with_capacity(indices.len() * len);
+        let mut target = Vec::with_capacity(indices.len() * len);
+        let (mut times, mut classes, mut weights) = (Vec::new(), Vec::new(), Vec::new());
+        for &i in indices {
+            let t = rng.below(self.schedule.len());
+            let dropped = f64::from(rng.uniform()) < dropout;
+            let x0 = latents.latent(i, rng.below(latents.variants()));
+            let noise = rng.normal(len);
+            let a = self.schedule.alpha_bar[t];
+            let (signal, spread) = (a.sqrt() as f32, (1.0 - a).sqrt() as f32);
+            let (of_x0, of_noise) = diffusion.prediction.target_factors(a);
+            noisy.extend(x0.iter().zip(&noise).map(|(x, e)| signal * x + spread * e));
+            target.extend(x0.iter().zip(&noise).map(|(x, e)| of_x0 as f32 * x + of_noise as f32 * e));
+            times.push(t as f32);
+            classes.push(if dropped { self.classes as u32 } else { latents.labels[i].into() });
+            weights.push(diffusion.prediction.loss_weight(self.schedule.snr(t), diffusion.min_snr_gamma) as f32);
+        }
+        let shape = (indices.len(), latents.size, latents.size, latents.channels);
+        let noisy = Tensor::from_vec(noisy, shape, &self.device)?;
+        let target = Tensor::from_vec(target, shape, &self.device)?;
+        Ok(Example { noisy, target, times, classes, weights })
+    }
+
+    fn error(&self, net: &UNet, tape: &Tape, example: &Example) -> Result<Value> {
+        let noisy = Value::constant(example.noisy.clone());
+        let prediction = net.forward(tape, &noisy, &example.times, &example.classes)?;
+        ops::squared_error(tape, &prediction, &example.target, Some(&example.weights))
+    }
+}
+
+impl Task for UNetTask<'_> {
+    fn loss(&self, tape: &Tape, step: u64) -> Result<Value> {
+        let mut rng = Rng::stream(self.config.seed, "unet step", step as u32, 0);
+        let dropout = self.config.diffusion.class_dropout;
+        let example = self.example(self.latents, &self.batches.at(step), &mut rng, dropout)?;
+        self.error(&self.net, tape, &example)
+    }
+
+    /// The averaged network's loss on fixed latents, steps and noise.
+    fn validate(&self) -> Result<Vec<(&'static str, f64)>> {
+        let mut rng = Rng::stream(self.config.seed, "validation", 0, 0);
+        let indices: Vec<usize> = (0..self.validation.len().min(VALIDATION_IMAGES)).collect();
+        let mut total = 0.0;
+        for batch in indices.chunks(128) {
+            let example = self.example(self.validation, batch, &mut rng, 0.0)?;
+            total += f64::from(self.error(&self.averaged, &Tape::inference(), &example)?.scalar()?) * batch.len() as f64;
+        }
+        Ok(vec![("validation_loss", total / indices.len().max(1) as f64)])
+    }
+
+    /// A column a class, the same noise in every picture.
+    fn draw(&self, path: &Path) -> Result<()> {
+        let columns = PICTURE_COLUMNS.min(self.classes);
+        let class = |column: usize| (column * self.classes / columns) as u32;
+        let images: Vec<(u32, u32)> =
+            (0..PICTURE_ROWS as u32).flat_map(|row| (0..columns).map(move |column| (class(column), row))).collect();
+        let generator = Generator {
+            vae: self.vae,
+            unet: &self.averaged,
+            statistics: &self.latents.statistics,
+            config: self.config,
+            classes: self.classes,
+            device: self.device.clone(),
+        };
+        let sampling =
+            Sampling { steps: PICTURE_STEPS.min(self.schedule.len()), ..Sampling::of(self.config, self.config.seed) };
+        let pixels = generator.sample(&images, &sampling, &|| Ok(()))?;
+        let size = self.config.dataset.image_size();
+        let images: Vec<&[u8]> = pixels.chunks(size * size * 3).collect();
+        save_grid(path, &images, size, columns, 2)
+    }
+}

@@ -1,0 +1,100 @@
+//! Training the autoencoder.
+
+use std::path::Path;
+
+use candle_core::{Device, Tensor};
+
+use super::{PICTURE_COLUMNS, PICTURE_ROWS, VALIDATION_IMAGES, to_pixels, to_tensor};
+use crate::config::Config;
+use crate::data::ImageSet;
+use crate::error::Result;
+use crate::models::vae::Vae;
+use crate::nn::Params;
+use crate::ops::{self, Tape, Value};
+use crate::picture::save_grid;
+use crate::rng::Rng;
+use crate::train::{Batches, Task};
+
+/// Mean squared error of pixels in [-1, 1] plus `kl_weight` times the KL term per latent element.
+pub struct VaeTask<'a> {
+    net: Vae,
+    averaged: Vae,
+    images: &'a ImageSet,
+    validation: &'a ImageSet,
+    batches: Batches,
+    config: &'a Config,
+    device: Device,
+}
+
+impl<'a> VaeTask<'a> {
+    /// `params` and `ema` are empty; the networks are built in them.
+    pub fn new(
+        config: &'a Config,
+        params: &Params,
+        ema: &Params,
+        images: &'a ImageSet,
+        validation: &'a ImageSet,
+        device: &Device,
+    ) -> Result<Self> {
+        Ok(VaeTask {
+            net: Vae::new(&config.vae, params.builder())?,
+            averaged: Vae::new(&config.vae, ema.builder())?,
+            images,
+            validation,
+            batches: Batches::new(config.seed, images.len(), config.train.vae.batch_size),
+            config,
+            device: device.clone(),
+        })
+    }
+
+    /// Reconstructions from the latents' means by the averaged weights.
+    fn reconstruct(&self, images: &Tensor) -> Result<Tensor> {
+        let latents = Value::constant(self.averaged.encode_mean(images)?);
+        Ok(self.averaged.decode(&Tape::inference(), &latents)?.tensor().clone())
+    }
+}
+
+impl Task for VaeTask<'_> {
+    fn loss(&self, tape: &Tape, step: u64) -> Result<Value> {
+        let mut rng = Rng::stream(self.config.seed, "vae step", step as u32, 0);
+        let indices = self.batches.at(step);
+        let flips: Vec<bool> = indices.iter().map(|_| self.config.train.flip && rng.below(2) == 1).collect();
+        let images = to_tensor(self.images, &indices, Some(&flips), &self.device)?;
+        let moments = self.net.encode(tape, &Value::constant(images.clone()))?;
+        let (b, h, w, c) = moments.nhwc()?;
+        let noise = Tensor::from_vec(rng.normal(b * h * w * c / 2), (b, h, w, c / 2), &self.device)?;
+        let latents = ops::gaussian_sample(tape, &moments, &noise)?;
+        let error = ops::squared_error(tape, &self.net.decode(tape, &latents)?, &images, None)?;
+        let kl = ops::gaussian_kl(tape, &moments)?;
+        ops::weighted_sum(tape, &[(&error, 1.0), (&kl, self.config.train.kl_weight as f32)])
+    }
+
+    fn validate(&self) -> Result<Vec<(&'static str, f64)>> {
+        let indices: Vec<usize> = (0..self.validation.len().min(VALIDATION_IMAGES)).collect();
+        let mut total = 0.0;
+        for batch in indices.chunks(64) {
+            let images = to_tensor(self.validation, batch, None, &self.device)?;
+            let prediction = Value::constant(self.reconstruct(&images)?);
+            let error = ops::squared_error(&Tape::inference(), &prediction, &images, None)?;
+            total += f64::from(error.scalar()?) * batch.len() as f64;
+        }
+        let mse = total / indices.len().max(1) as f64;
+        Ok(vec![("validation_mse", mse), ("validation_psnr", 10.0 * (4.0 / mse).log10())])
+    }
+
+    /// Rows of images, each above a row of their reconstructions.
+    fn draw(&self, path: &Path) -> Result<()> {
+        let step = (self.validation.len() / (PICTURE_COLUMNS * PICTURE_ROWS / 2)).max(1);
+        let indices: Vec<usize> =
+            (0..self.validation.len()).step_by(step).take(PICTURE_COLUMNS * PICTURE_ROWS / 2).collect();
+        let images = to_tensor(self.validation, &indices, None, &self.device)?;
+        let pixels = to_pixels(&self.reconstruct(&images)?)?;
+        let made: Vec<&[u8]> = pixels.chunks(self.validation.image_len()).collect();
+        let mut rows = Vec::new();
+        for (indices, made) in indices.chunks(PICTURE_COLUMNS).zip(made.chunks(PICTURE_COLUMNS)) {
+            rows.extend(indices.iter().map(|&i| self.validation.image(i)));
+            rows.extend(made);
+        }
+        save_grid(path, &rows, self.validation.size, PICTURE_COLUMNS, 2)
+    }
+}
