@@ -17,4 +17,6 @@
 pub mod data;
 pub mod distilled;
 pub mod error;
+pub mod fs;
+pub mod nearest;
 pub mod rng;
