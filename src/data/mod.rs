@@ -2,12 +2,17 @@
 
 pub mod cifar;
 pub mod shapes;
+mod source;
 pub mod tiny_imagenet;
+mod verify;
 
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+pub use source::{DatasetName, Split, data_root, load};
+pub use verify::{Info, SplitInfo, SplitReport, Verification, info, verify};
 
 use crate::error::Result;
 use crate::rng::Rng;
@@ -109,5 +114,23 @@ impl ImageSet {
         kept.sort_unstable();
         held.sort_unstable();
         (self.subset(&kept), self.subset(&held))
+    }
+
+    /// SHA-256 in hex over everything that the set consists of: size, pixels, labels, class names and ids.
+    pub fn sha256(&self) -> String {
+        let mut hash = Sha256::new();
+        // Each part is led by its length, so that no two different sets feed the hash the same bytes.
+        let mut part = |bytes: &[u8]| {
+            hash.update((bytes.len() as u64).to_le_bytes());
+            hash.update(bytes);
+        };
+        part(&(self.size as u64).to_le_bytes());
+        part(&self.pixels);
+        part(&self.labels.iter().flat_map(|label| label.to_le_bytes()).collect::<Vec<u8>>());
+        for class in self.classes.iter() {
+            part(class.name.as_bytes());
+            part(class.id.as_bytes());
+        }
+        hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
     }
 }

@@ -1,0 +1,146 @@
+//! What a data set is (`info`) and whether all of it is sound (`verify`).
+
+use std::collections::HashSet;
+use std::path::Path;
+
+use serde::Serialize;
+use sha2::{Digest, Sha256};
+
+use super::{Class, DatasetName, ImageSet, Normalization, Split, cifar, data_root, load, shapes, tiny_imagenet};
+use crate::error::Result;
+
+/// A data set as found, without reading its images.
+#[derive(Clone, Debug, Serialize)]
+pub struct Info {
+    pub dataset: DatasetName,
+    /// The folder or archive it is read from; "built in" for shapes.
+    pub source: String,
+    /// Height and width in pixels.
+    pub image_size: usize,
+    pub normalization: Normalization,
+    pub splits: Vec<SplitInfo>,
+    /// How this copy differs from the official set; empty if it has the official counts.
+    pub notes: Vec<String>,
+    /// In label order.
+    pub classes: Vec<Class>,
+}
+
+#[derive(Clone, Debug, Serialize)]
+pub struct SplitInfo {
+    pub split: Split,
+    pub images: usize,
+    pub official_images: usize,
+}
+
+/// A data set with every image decoded and looked at.
+#[derive(Clone, Debug, Serialize)]
+pub struct Verification {
+    #[serde(flatten)]
+    pub info: Info,
+    pub reports: Vec<SplitReport>,
+}
+
+#[derive(Clone, Debug, Serialize)]
+pub struct SplitReport {
+    pub split: Split,
+    pub images: usize,
+    /// Images of each class, in label order.
+    pub images_per_class: Vec<usize>,
+    /// Images whose pixels are those of an earlier image of the same split.
+    pub duplicates: usize,
+    /// Images whose pixels occur in the train split; zero for the train split itself.
+    pub also_in_train: usize,
+    /// Measured over every pixel in [0, 1], R, G, B.
+    pub mean: [f64; 3],
+    pub std: [f64; 3],
+    /// [`ImageSet::sha256`].
+    pub sha256: String,
+}
+
+/// Finds a data set and counts its classes and images.
+pub fn info(name: DatasetName, data_dir: Option<&Path>) -> Result<Info> {
+    let (source, classes, images) = match name {
+        DatasetName::Shapes => ("built in".into(), shapes::classes(), Split::ALL.map(shapes::count)),
+        DatasetName::Cifar100 => {
+            let source = cifar::Source::find(&data_root(data_dir)?)?;
+            let images = [source.count(Split::Train)?, source.count(Split::Test)?];
+            (source.path().display().to_string(), source.classes()?, images)
+        }
+        DatasetName::TinyImageNet => {
+            let folder = tiny_imagenet::Folder::find(&data_root(data_dir)?)?;
+            let images = [folder.count(Split::Train)?, folder.count(Split::Test)?];
+            (folder.path().display().to_string(), folder.classes()?, images)
+        }
+    };
+    let (official_classes, official_train, official_test) = name.official_counts();
+    let mut notes = Vec::new();
+    if classes.len() != official_classes {
+        notes.push(format!("{} of the official {official_classes} classes", classes.len()));
+    }
+    let splits: Vec<SplitInfo> = Split::ALL
+        .into_iter()
+        .zip(images)
+        .zip([official_train, official_test])
+        .map(|((split, images), official_images)| SplitInfo { split, images, official_images })
+        .collect();
+    for s in splits.iter().filter(|s| s.images != s.official_images) {
+        notes.push(format!("{} has {} of the official {} images", s.split, s.images, s.official_images));
+    }
+    let (image_size, normalization) = (name.image_size(), name.normalization());
+    Ok(Info { dataset: name, source, image_size, normalization, splits, notes, classes })
+}
+
+/// Reads every image of both splits and reports on them; an error is the first thing that cannot be read.
+pub fn verify(name: DatasetName, data_dir: Option<&Path>) -> Result<Verification> {
+    let info = info(name, data_dir)?;
+    let mut train = HashSet::new();
+    let mut reports = Vec::new();
+    for split in Split::ALL {
+        let set = load(name, split, data_dir)?;
+        let (report, digests) = report(&set, split, &train);
+        reports.push(report);
+        if split == Split::Train {
+            train = digests;
+        }
+    }
+    Ok(Verification { info, reports })
+}
+
+/// The report on a split, and the digests of its images.
+fn report(set: &ImageSet, split: Split, train: &HashSet<[u8; 32]>) -> (SplitReport, HashSet<[u8; 32]>) {
+    let mut digests = HashSet::with_capacity(set.len());
+    let (mut duplicates, mut also_in_train) = (0, 0);
+    for i in 0..set.len() {
+        let digest: [u8; 32] = Sha256::digest(set.image(i)).into();
+        also_in_train += usize::from(train.contains(&digest));
+        duplicates += usize::from(!digests.insert(digest));
+    }
+    let (mean, std) = pixel_statistics(set);
+    let report = SplitReport {
+        split,
+        images: set.len(),
+        images_per_class: set.by_class().iter().map(Vec::len).collect(),
+        duplicates,
+        also_in_train,
+        mean,
+        std,
+        sha256: set.sha256(),
+    };
+    (report, digests)
+}
+
+/// Mean and standard deviation of each channel over all pixels in [0, 1]; sums of whole numbers, so exact.
+fn pixel_statistics(set: &ImageSet) -> ([f64; 3], [f64; 3]) {
+    let (mut sums, mut squares) = ([0u64; 3], [0u64; 3]);
+    for pixel in set.pixels.chunks_exact(3) {
+        for c in 0..3 {
+            let value = u64::from(pixel[c]);
+            sums[c] += value;
+            squares[c] += value * value;
+        }
+    }
+    let n = (set.pixels.len() / 3) as f64;
+    let mean = sums.map(|sum| sum as f64 / n / 255.0);
+    let std = [0, 1, 2].map(|c| (squares[c] as f64 / n / (255.0 * 255.0) - mean[c] * mean[c]).max(0.0).sqrt());
+    (mean, std)
+}
