@@ -8,6 +8,7 @@ pub mod gemm;
 pub mod norm;
 pub mod resample;
 
+use std::cell::RefCell;
 use std::ops::{Deref, Range};
 
 use candle_core::{CpuStorage, Device, InplaceOp1, Layout, Shape, Storage, StorageRef, Tensor};
@@ -55,8 +56,8 @@ pub fn tensor(values: Vec<f32>, shape: impl Into<Shape>) -> Result<Tensor> {
 }
 
 /// Changes the elements of a contiguous f32 CPU tensor in place; every tensor that shares its storage sees it.
-pub fn update(tensor: &Tensor, change: impl Fn(&mut [f32])) -> Result<()> {
-    Ok(tensor.inplace_op1(&Update(change))?)
+pub fn update(tensor: &Tensor, change: impl FnMut(&mut [f32])) -> Result<()> {
+    Ok(tensor.inplace_op1(&Update(RefCell::new(change)))?)
 }
 
 /// `target += addend`, in place.
@@ -71,9 +72,10 @@ pub fn add_assign(target: &Tensor, addend: &Tensor) -> Result<()> {
     })
 }
 
-struct Update<F>(F);
+/// In a `RefCell` because candle hands the operation over by shared reference.
+struct Update<F>(RefCell<F>);
 
-impl<F: Fn(&mut [f32])> InplaceOp1 for Update<F> {
+impl<F: FnMut(&mut [f32])> InplaceOp1 for Update<F> {
     fn name(&self) -> &'static str {
         "update"
     }
@@ -81,7 +83,7 @@ impl<F: Fn(&mut [f32])> InplaceOp1 for Update<F> {
     fn cpu_fwd(&self, storage: &mut CpuStorage, layout: &Layout) -> candle_core::Result<()> {
         match (storage, layout.contiguous_offsets()) {
             (CpuStorage::F32(values), Some((start, end))) => {
-                (self.0)(&mut values[start..end]);
+                (self.0.borrow_mut())(&mut values[start..end]);
                 Ok(())
             }
             _ => candle_core::bail!("an in-place update needs a contiguous f32 tensor"),
