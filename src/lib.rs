@@ -17,6 +17,7 @@
 pub mod data;
 pub mod distilled;
 pub mod error;
+pub mod eval;
 pub mod fs;
 pub mod interrupt;
 pub mod models;
