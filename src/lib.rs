@@ -20,6 +20,7 @@ pub mod device;
 pub mod diffusion;
 pub mod distilled;
 pub mod error;
+pub mod eval;
 pub mod fs;
 pub mod interrupt;
 pub mod models;

@@ -84,6 +84,7 @@ pub fn add_assign(target: &Tensor, addend: &Tensor) -> Result<()> {
     })
 }
 
+/// In a `RefCell` because candle hands the operation over by shared reference.
 struct Update<F>(RefCell<F>);
 
 impl<F: FnMut(&mut [f32]) -> Result<()>> InplaceOp1 for Update<F> {

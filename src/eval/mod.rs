@@ -1,0 +1,198 @@
+//! The judge of a distilled set: students trained on it and tested on real images, by a named protocol.
+
+mod augment;
+mod protocol;
+mod sgd;
+mod student;
+
+pub use augment::{Augmentation, Color};
+pub use protocol::{ConvNetSize, Length, Plan, Protocol};
+pub use sgd::Sgd;
+pub use student::{PixelTable, RunResult, StudentKind, train_and_test, train_step};
+
+use std::time::Instant;
+
+use serde::Serialize;
+
+use crate::data::{ImageSet, Normalization};
+use crate::error::Result;
+use crate::fail;
+use crate::progress::Console;
+
+/// What is judged, and how. Both sets must list the same classes in the same order.
+#[derive(Clone, Copy)]
+pub struct Trial<'a> {
+    pub student: StudentKind,
+    pub protocol: &'a Protocol,
+    /// The images to judge.
+    pub train: &'a ImageSet,
+    /// Real images.
+    pub test: &'a ImageSet,
+    /// Of the data set, for both.
+    pub normalization: Normalization,
+    pub seed: u64,
+}
+
+/// The words that say where a trial's two sets come from.
+#[derive(Clone, Debug)]
+pub struct Origin {
+    /// The data set, for example "cifar100".
+    pub dataset: String,
+    /// What the students trained on: "real", "random-real" or a distilled folder.
+    pub on: String,
+    /// Where the test images are from: "test" or "heldout".
+    pub split: String,
+}
+
+/// One epoch of one student, for metrics.jsonl.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct EpochMetrics {
+    pub run: u32,
+    pub epoch: u32,
+    /// Updates done.
+    pub update: u32,
+    /// Mean cross-entropy over the epoch's images.
+    pub loss: f32,
+    pub lr: f32,
+}
+
+/// The result of a protocol: what eval.json holds.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Evaluation {
+    pub student: String,
+    /// The protocol's name, which says so if its recipe was changed.
+    pub protocol: String,
+    pub dataset: String,
+    /// Training images a class; null if classes differ.
+    pub ipc: Option<usize>,
+    /// Mean over runs of the accuracy in percent.
+    pub accuracy_mean: f64,
+    /// Sample standard deviation over runs (n - 1); null for one run.
+    pub accuracy_std: Option<f64>,
+    /// The accuracy of each run in percent.
+    pub runs: Vec<f64>,
+    pub on: String,
+    pub split: String,
+    /// Training images.
+    pub images: usize,
+    /// Images that the students were tested on.
+    pub test_images: usize,
+    pub seed: u64,
+    pub per_class: Vec<ClassAccuracy>,
+    /// Wall-clock time of all runs.
+    pub seconds: f64,
+    /// The version of `distill`.
+    pub version: String,
+    /// The recipe as it was carried out.
+    pub protocol_settings: Protocol,
+}
+
+/// How well one class is recognized.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct ClassAccuracy {
+    pub class: usize,
+    pub name: String,
+    /// Mean over runs in percent; null if no test image is of this class.
+    pub accuracy: Option<f64>,
+}
+
+/// Carries out all runs of the trial's protocol. `metrics` gets every epoch of every student as soon as it is done.
+pub fn evaluate(
+    trial: &Trial,
+    origin: &Origin,
+    console: &Console,
+    metrics: &mut dyn FnMut(&EpochMetrics) -> Result<()>,
+) -> Result<Evaluation> {
+    check(trial)?;
+    let start = Instant::now();
+    let mut results = Vec::new();
+    for run in 0..trial.protocol.runs {
+        let result = train_and_test(trial, run, console, metrics)?;
+        console.detail(format!("student {}/{}: {:.2} %", run + 1, trial.protocol.runs, result.accuracy));
+        results.push(result);
+    }
+    let runs: Vec<f64> = results.iter().map(|r| r.accuracy).collect();
+    let (accuracy_mean, accuracy_std) = mean_and_std(&runs);
+    Ok(Evaluation {
+        student: trial.student.as_str().into(),
+        protocol: trial.protocol.name.clone(),
+        dataset: origin.dataset.clone(),
+        ipc: images_per_class(trial.train),
+        accuracy_mean,
+        accuracy_std,
+        runs,
+        on: origin.on.clone(),
+        split: origin.split.clone(),
+        images: trial.train.len(),
+        test_images: trial.test.len(),
+        seed: trial.seed,
+        per_class: per_class(trial, &results),
+        seconds: start.elapsed().as_secs_f64(),
+        version: env!("CARGO_PKG_VERSION").into(),
+        protocol_settings: trial.protocol.clone(),
+    })
+}
+
+/// The mean and the sample standard deviation (n - 1), which one value does not have.
+pub fn mean_and_std(values: &[f64]) -> (f64, Option<f64>) {
+    let n = values.len() as f64;
+    let mean = values.iter().sum::<f64>() / n;
+    let squares: f64 = values.iter().map(|v| (v - mean) * (v - mean)).sum();
+    (mean, (values.len() > 1).then(|| (squares / (n - 1.0)).sqrt()))
+}
+
+/// Refuses sets that do not fit each other.
+fn check(trial: &Trial) -> Result<()> {
+    let (train, test) = (trial.train, trial.test);
+    for (what, set) in [("training", train), ("test", test)] {
+        if set.is_empty() {
+            fail!("the {what} set of this evaluation is empty; expected at least one image");
+        }
+        if let Some(label) = set.labels.iter().find(|&&l| l as usize >= set.classes.len()) {
+            fail!("the {what} set holds label {label}, but it lists only {} classes", set.classes.len());
+        }
+    }
+    if train.size != test.size {
+        fail!(
+            "training images are {0} x {0} pixels and test images {1} x {1}; evaluate on the data set that the \
+               training images were made from",
+            train.size,
+            test.size
+        );
+    }
+    if train.classes.len() != test.classes.len() {
+        fail!(
+            "the training set lists {} classes and the test set {}; evaluate on the data set that the training images \
+               were made from",
+            train.classes.len(),
+            test.classes.len()
+        );
+    }
+    if let Some((i, (a, b))) = train.classes.iter().zip(test.classes.iter()).enumerate().find(|(_, (a, b))| a != b) {
+        fail!(
+            "class {i} is {} ({}) in the training set but {} ({}) in the test set; both must list the same classes in \
+               the same order",
+            a.name,
+            a.id,
+            b.name,
+            b.id
+        );
+    }
+    Ok(())
+}
+
+/// The number of images of each class that has any, if it is one number.
+fn images_per_class(set: &ImageSet) -> Option<usize> {
+    let mut counts = set.by_class().into_iter().map(|indices| indices.len()).filter(|&n| n > 0);
+    let first = counts.next()?;
+    counts.all(|n| n == first).then_some(first)
+}
+
+fn per_class(trial: &Trial, results: &[RunResult]) -> Vec<ClassAccuracy> {
+    let mean = |class: usize| {
+        let values: Option<Vec<f64>> = results.iter().map(|r| r.per_class[class]).collect();
+        values.map(|v| mean_and_std(&v).0)
+    };
+    let classes = trial.test.classes.iter().enumerate();
+    classes.map(|(class, c)| ClassAccuracy { class, name: c.name.clone(), accuracy: mean(class) }).collect()
+}

@@ -1,0 +1,61 @@
+//! Stochastic gradient descent with momentum, in PyTorch's formulation.
+
+use candle_core::Tensor;
+use rayon::prelude::*;
+
+use super::Protocol;
+use crate::error::Result;
+use crate::nn::Params;
+use crate::ops::Gradients;
+use crate::ops::cpu::{CHUNK, Floats, update};
+
+/// The optimizer of a student: g' = g + weight_decay p; v = momentum v + g'; p = p - lr v.
+///
+/// PyTorch's v is g' at the first step, which is what a v of zeros gives. Its lr stands outside v, unlike in Sutskever et
+/// al. (2013).
+pub struct Sgd {
+    params: Vec<Tensor>,
+    /// v of each parameter.
+    velocities: Vec<Vec<f32>>,
+    lr: f32,
+    momentum: f32,
+    weight_decay: f32,
+}
+
+impl Sgd {
+    /// An optimizer of all parameters with `protocol`'s first learning rate.
+    pub fn new(params: &Params, protocol: &Protocol) -> Self {
+        let params: Vec<Tensor> = params.named().into_iter().map(|(_, tensor)| tensor).collect();
+        let velocities = params.iter().map(|p| vec![0.0; p.elem_count()]).collect();
+        let Protocol { lr, momentum, weight_decay, .. } = *protocol;
+        Sgd { params, velocities, lr, momentum, weight_decay }
+    }
+
+    pub fn lr(&self) -> f32 {
+        self.lr
+    }
+
+    /// Multiplies the learning rate with `factor` and forgets the momentum, as a fresh optimizer would.
+    pub fn restart(&mut self, factor: f32) {
+        self.lr *= factor;
+        self.velocities.iter_mut().for_each(|v| v.fill(0.0));
+    }
+
+    /// One update of every parameter, in place.
+    pub fn step(&mut self, gradients: &Gradients) -> Result<()> {
+        let (lr, momentum, weight_decay) = (self.lr, self.momentum, self.weight_decay);
+        for (param, velocity) in self.params.iter().zip(&mut self.velocities) {
+            let gradient = Floats::of(gradients.get(param)?)?;
+            update(param, |param| {
+                let chunks = param.par_chunks_mut(CHUNK).zip(velocity.par_chunks_mut(CHUNK));
+                chunks.zip(gradient.par_chunks(CHUNK)).for_each(|((p, v), g)| {
+                    for ((p, v), g) in p.iter_mut().zip(v).zip(g) {
+                        *v = momentum * *v + (g + weight_decay * *p);
+                        *p -= lr * *v;
+                    }
+                });
+            })?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,215 @@
+//! One student: built, trained by a protocol and tested once, at the end.
+
+use std::str::FromStr;
+
+use rand::RngCore;
+use rayon::prelude::*;
+
+use super::{Augmentation, EpochMetrics, Protocol, Sgd, Trial};
+use crate::data::{ImageSet, Normalization};
+use crate::error::{Error, Result};
+use crate::models::students::{ConvNet, ConvNetConfig};
+use crate::nn::Params;
+use crate::ops::cpu::{Floats, tensor};
+use crate::ops::{Tape, Value, cross_entropy};
+use crate::progress::{Bar, Console};
+use crate::rng::Rng;
+use crate::{fail, interrupt};
+
+/// Images a forward pass when testing; the result does not depend on it.
+const TEST_BATCH: usize = 256;
+
+/// The networks that can be a student.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StudentKind {
+    /// The dataset-condensation benchmark's ConvNet, in the protocol's depth and width.
+    ConvNet,
+}
+
+impl StudentKind {
+    pub const ALL: [StudentKind; 1] = [StudentKind::ConvNet];
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            StudentKind::ConvNet => "convnet",
+        }
+    }
+
+    fn build(self, protocol: &Protocol, set: &ImageSet, params: &Params) -> Result<ConvNet> {
+        let StudentKind::ConvNet = self;
+        let (depth, width) = (protocol.convnet.depth, protocol.convnet.width);
+        if depth >= usize::BITS as usize || set.size >> depth == 0 {
+            fail!(
+                "student convnet: {depth} blocks halve the image {depth} times, but images are {0} x {0} pixels; \
+                 use images of at least {1} pixels",
+                set.size,
+                1u64 << depth.min(63)
+            );
+        }
+        ConvNet::new(ConvNetConfig { depth, width, size: set.size, classes: set.classes.len() }, params.builder())
+    }
+}
+
+impl FromStr for StudentKind {
+    type Err = Error;
+
+    fn from_str(name: &str) -> Result<Self> {
+        Self::ALL.into_iter().find(|kind| kind.as_str() == name).ok_or_else(|| {
+            let known = Self::ALL.map(Self::as_str).join(", ");
+            Error::Usage(format!("--student {name}: unknown student; expected one of {known}"))
+        })
+    }
+}
+
+/// What one student reached.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RunResult {
+    /// Percent of all test images that the last network classifies correctly.
+    pub accuracy: f64,
+    /// The same among each class's test images; `None` for a class without any.
+    pub per_class: Vec<Option<f64>>,
+    /// The mean training loss over the images of each epoch.
+    pub losses: Vec<f32>,
+}
+
+/// Trains student number `run` of the trial, and tests it as it is after the last update. `metrics` gets every epoch.
+///
+/// All randomness comes from streams of (seed, run): the initialization, each epoch's order and each update's
+/// augmentation.
+pub fn train_and_test(
+    trial: &Trial,
+    run: u32,
+    console: &Console,
+    metrics: &mut dyn FnMut(&EpochMetrics) -> Result<()>,
+) -> Result<RunResult> {
+    let params = Params::new(Rng::stream(trial.seed, "student-init", run, 0).next_u64(), &candle_core::Device::Cpu);
+    let network = trial.student.build(trial.protocol, trial.train, &params)?;
+    let losses = train(trial, run, &network, &params, console, metrics)?;
+    let correct = test(trial, &network, console)?;
+    let all = correct.iter().fold((0, 0), |sum, class| (sum.0 + class.0, sum.1 + class.1));
+    let percent = |(right, total): (u32, u32)| (total > 0).then(|| 100.0 * f64::from(right) / f64::from(total));
+    Ok(RunResult {
+        accuracy: percent(all).unwrap_or(0.0),
+        per_class: correct.into_iter().map(percent).collect(),
+        losses,
+    })
+}
+
+/// Trains to the end of the protocol: the mean loss of each epoch.
+fn train(
+    trial: &Trial,
+    run: u32,
+    network: &ConvNet,
+    params: &Params,
+    console: &Console,
+    metrics: &mut dyn FnMut(&EpochMetrics) -> Result<()>,
+) -> Result<Vec<f32>> {
+    let (protocol, set) = (trial.protocol, trial.train);
+    let plan = protocol.plan(set.len());
+    let pixels = PixelTable::new(trial.normalization);
+    let mut optimizer = Sgd::new(params, protocol);
+    let mut losses = Vec::new();
+    let mut update = 0;
+    let label = format!("student {}/{}", run + 1, protocol.runs);
+    let bar = console.bar(&label, 0, u64::from(plan.updates));
+    while update < plan.updates {
+        let epoch = losses.len() as u32;
+        let order = Rng::stream(trial.seed, "student-batch", run, epoch).permutation(set.len());
+        let (mut total, mut seen) = (0.0, 0);
+        for indices in order.chunks(protocol.batch_size).take((plan.updates - update) as usize) {
+            interrupt::check()?;
+            if update == plan.drop_at {
+                optimizer.restart(protocol.drop_factor);
+            }
+            let mut batch = pixels.batch(set, indices);
+            if protocol.augment {
+                let mut rng = Rng::stream(trial.seed, "student-augment", run, update);
+                Augmentation::draw(&mut rng, indices.len(), set.size).apply(&mut batch, set.size);
+            }
+            let labels: Vec<u16> = indices.iter().map(|&i| set.labels[i as usize]).collect();
+            let loss = train_step(network, &mut optimizer, batch, set.size, &labels)?;
+            update += 1;
+            if !loss.is_finite() {
+                fail!(
+                    "student run {run}: the loss at update {update} is {loss}, expected a finite number; look at the \
+                       training images, or lower the protocol's lr of {}",
+                    protocol.lr
+                );
+            }
+            total += f64::from(loss) * indices.len() as f64;
+            seen += indices.len();
+            bar.update(u64::from(update), indices.len() as u64, Some(loss));
+        }
+        let loss = (total / seen as f64) as f32;
+        losses.push(loss);
+        metrics(&EpochMetrics { run, epoch, update, loss, lr: optimizer.lr() })?;
+    }
+    Ok(losses)
+}
+
+/// One update on normalized pixels (B, size, size, 3); returns the mean cross-entropy before it.
+pub fn train_step(network: &ConvNet, optimizer: &mut Sgd, batch: Vec<f32>, size: usize, labels: &[u16]) -> Result<f32> {
+    let tape = Tape::recording();
+    let x = Value::constant(tensor(batch, (labels.len(), size, size, 3))?);
+    let loss = cross_entropy(&tape, &network.forward(&tape, &x)?, labels)?;
+    let value = loss.scalar()?;
+    if value.is_finite() {
+        optimizer.step(&tape.backward(&loss)?)?;
+    }
+    Ok(value)
+}
+
+/// For each class, how many of its test images are classified correctly, and how many there are.
+fn test(trial: &Trial, network: &ConvNet, console: &Console) -> Result<Vec<(u32, u32)>> {
+    let (set, classes) = (trial.test, trial.test.classes.len());
+    let pixels = PixelTable::new(trial.normalization);
+    let mut correct = vec![(0, 0); classes];
+    let bar: Bar = console.bar("testing", 0, set.len() as u64);
+    let all: Vec<u32> = (0..set.len() as u32).collect();
+    for indices in all.chunks(TEST_BATCH) {
+        interrupt::check()?;
+        let tape = Tape::inference();
+        let x = tensor(pixels.batch(set, indices), (indices.len(), set.size, set.size, 3))?;
+        let logits = network.forward(&tape, &Value::constant(x))?;
+        for (row, &i) in Floats::of(logits.tensor())?.chunks(classes).zip(indices) {
+            let label = set.labels[i as usize];
+            if !row.iter().all(|v| v.is_finite()) {
+                fail!("test image {i}: the student's logits are not finite; its training went astray, lower the lr");
+            }
+            let tally = &mut correct[label as usize];
+            tally.0 += u32::from(argmax(row) == label as usize);
+            tally.1 += 1;
+        }
+        bar.update(u64::from(indices[0]) + indices.len() as u64, indices.len() as u64, None);
+    }
+    Ok(correct)
+}
+
+/// The index of the largest value, the first of equals.
+fn argmax(values: &[f32]) -> usize {
+    (1..values.len()).fold(0, |best, i| if values[i] > values[best] { i } else { best })
+}
+
+/// The normalized value of each of 256 levels in each of three channels.
+pub struct PixelTable([[f32; 256]; 3]);
+
+impl PixelTable {
+    pub fn new(normalization: Normalization) -> Self {
+        let Normalization { mean, std } = normalization;
+        let value = |c: usize, level: usize| (level as f32 / 255.0 - mean[c]) / std[c];
+        PixelTable(std::array::from_fn(|c| std::array::from_fn(|level| value(c, level))))
+    }
+
+    /// The images of `set` at `indices`, normalized: (indices.len(), size, size, 3).
+    pub fn batch(&self, set: &ImageSet, indices: &[u32]) -> Vec<f32> {
+        let mut out = vec![0.0; indices.len() * set.image_len()];
+        out.par_chunks_mut(set.image_len()).zip(indices).for_each(|(out, &i)| {
+            for (out, pixel) in out.chunks_exact_mut(3).zip(set.image(i as usize).chunks_exact(3)) {
+                for c in 0..3 {
+                    out[c] = self.0[c][usize::from(pixel[c])];
+                }
+            }
+        });
+        out
+    }
+}
