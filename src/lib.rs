@@ -14,6 +14,8 @@
 //! `ops` knows candle only; `nn` knows `ops`; `models` know `nn`; `diffusion` never knows `models`; `train` never knows
 //! `models`, `diffusion` or `data`; `commands` know everything.
 
+pub mod cli;
+pub mod commands;
 pub mod config;
 pub mod data;
 pub mod device;

@@ -16,6 +16,7 @@ pub fn attention(tape: &Tape, qkv: &Value, heads: usize) -> Result<Value> {
         fail!("attention: {heads} heads do not divide the channels of qkv {:?}", qkv.dims());
     }
     let shape = AttentionShape { batch, tokens, heads, head_dim: width / (3 * heads) };
+    tape.count_flops(4 * batch * tokens * tokens * width / 3);
     let out = tensor(kernel::forward(&shape, &Floats::of(qkv.tensor())?), (batch, tokens, width / 3))?;
     let saved = qkv.tensor().clone();
     Ok(tape.record(out, &[qkv], move |gradient| {

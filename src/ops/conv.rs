@@ -70,6 +70,7 @@ fn product(
         fail!("conv2d or linear: residual {:?} is not of the output's shape {dims:?}", other.dims());
     }
     let len = dims.iter().product();
+    tape.count_flops(2 * len * shape.patch_len());
     let bias_floats = bias.map(|b| Floats::of(b.tensor())).transpose()?;
     let residual_floats = residual.map(|r| Floats::of(r.tensor())).transpose()?;
     let mut out =

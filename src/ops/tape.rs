@@ -5,7 +5,7 @@
 //! output into the gradients of its inputs. The first gradient to reach a value is moved in, later ones are added in
 //! place, and whatever a closure saved is freed as soon as it has run.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 
 use candle_core::{DType, Tensor, TensorId};
@@ -68,17 +68,32 @@ pub struct Tape {
     nodes: RefCell<Vec<Node>>,
     leaves: RefCell<HashMap<TensorId, usize>>,
     recording: bool,
+    flops: Cell<u64>,
 }
 
 impl Tape {
     /// A tape that records, for training.
     pub fn recording() -> Self {
-        Tape { nodes: RefCell::default(), leaves: RefCell::default(), recording: true }
+        Self::new(true)
     }
 
     /// A tape that records nothing: activations are freed as soon as the next op has read them.
     pub fn inference() -> Self {
-        Tape { nodes: RefCell::default(), leaves: RefCell::default(), recording: false }
+        Self::new(false)
+    }
+
+    fn new(recording: bool) -> Self {
+        Tape { nodes: RefCell::default(), leaves: RefCell::default(), recording, flops: Cell::new(0) }
+    }
+
+    /// Counts the multiplications and additions of a matrix product.
+    pub fn count_flops(&self, flops: usize) {
+        self.flops.set(self.flops.get() + flops as u64);
+    }
+
+    /// Floating-point operations of all matrix products of the forward pass so far.
+    pub fn flops(&self) -> u64 {
+        self.flops.get()
     }
 
     /// A trainable tensor; every use of the same tensor adds to the same gradient.

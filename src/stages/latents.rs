@@ -5,16 +5,13 @@ use std::path::Path;
 use candle_core::{Device, Tensor};
 use serde::{Deserialize, Serialize};
 
-use super::to_tensor;
+use super::{BATCH, to_tensor};
 use crate::data::ImageSet;
 use crate::error::Result;
 use crate::models::vae::Vae;
 use crate::progress::Console;
 use crate::train::{load_weights, read_metadata, save_weights};
 use crate::{fail, interrupt};
-
-/// Images encoded at once.
-const BATCH: usize = 100;
 
 /// Mean and standard deviation of each latent channel over the train split.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -85,8 +82,22 @@ impl Latents {
                 Err(problem) => console.warn(format!("{problem}; encoding again")),
             }
         }
-        let latents = Self::encode(vae, images, flip, console)?;
+        let mut latents = Self::encode(vae, images, flip, console)?;
+        latents.statistics.normalize(&mut latents.values);
         latents.write(path, images)?;
+        Ok(latents)
+    }
+
+    /// Encodes `images` and normalizes them by the statistics of others.
+    pub fn with_statistics(
+        vae: &Vae,
+        images: &ImageSet,
+        statistics: &LatentStatistics,
+        console: &Console,
+    ) -> Result<Self> {
+        let mut latents = Self::encode(vae, images, false, console)?;
+        statistics.normalize(&mut latents.values);
+        latents.statistics = statistics.clone();
         Ok(latents)
     }
 
@@ -112,6 +123,7 @@ impl Latents {
         &self.values[(variant * self.len() + i) * self.latent_len()..][..self.latent_len()]
     }
 
+    /// The latents as they come, with their statistics.
     fn encode(vae: &Vae, images: &ImageSet, flip: bool, console: &Console) -> Result<Self> {
         let variants = if flip { 2 } else { 1 };
         let bar = console.bar("latents", 0, (variants * images.len()) as u64);
@@ -128,7 +140,6 @@ impl Latents {
             }
         }
         let statistics = LatentStatistics::measure(&values, channels.max(1));
-        statistics.normalize(&mut values);
         Ok(Latents { values, labels: images.labels.clone(), size, channels, statistics })
     }
 

@@ -8,7 +8,7 @@ mod vae;
 pub use generator::{Generator, Sampling};
 pub use latents::{LatentStatistics, Latents};
 pub use unet::UNetTask;
-pub use vae::VaeTask;
+pub use vae::{VaeTask, reconstruct};
 
 use candle_core::{Device, Tensor};
 use serde::{Deserialize, Serialize};
@@ -18,11 +18,13 @@ use crate::data::{Class, ImageSet};
 use crate::error::Result;
 use crate::train::Finished;
 
+/// Images that go through the autoencoder at once outside training.
+const BATCH: usize = 100;
 /// Images drawn while training, in columns of `PICTURE_ROWS`.
 const PICTURE_COLUMNS: usize = 10;
 const PICTURE_ROWS: usize = 6;
 /// Images of the held-out tenth that validation looks at.
-const VALIDATION_IMAGES: usize = 512;
+pub const VALIDATION_IMAGES: usize = 512;
 
 /// What stands beside a network's final weights.
 #[derive(Clone, Debug, Serialize, Deserialize)]

@@ -4,10 +4,11 @@ use std::path::Path;
 
 use candle_core::{Device, Tensor};
 
-use super::{PICTURE_COLUMNS, PICTURE_ROWS, VALIDATION_IMAGES, to_pixels, to_tensor};
+use super::{BATCH, PICTURE_COLUMNS, PICTURE_ROWS, VALIDATION_IMAGES, to_pixels, to_tensor};
 use crate::config::Config;
 use crate::data::ImageSet;
 use crate::error::Result;
+use crate::interrupt;
 use crate::models::vae::Vae;
 use crate::nn::Params;
 use crate::ops::{self, Tape, Value};
@@ -47,11 +48,23 @@ impl<'a> VaeTask<'a> {
         })
     }
 
-    /// Reconstructions from the latents' means by the averaged weights.
-    fn reconstruct(&self, images: &Tensor) -> Result<Tensor> {
-        let latents = Value::constant(self.averaged.encode_mean(images)?);
-        Ok(self.averaged.decode(&Tape::inference(), &latents)?.tensor().clone())
+}
+
+/// Images (B, H, W, 3) decoded from the means of their own latents.
+fn through(vae: &Vae, images: &Tensor) -> Result<Tensor> {
+    let latents = Value::constant(vae.encode_mean(images)?);
+    Ok(vae.decode(&Tape::inference(), &latents)?.tensor().clone())
+}
+
+/// All images of a set through the autoencoder: bytes, (N, H, W, 3).
+pub fn reconstruct(vae: &Vae, images: &ImageSet, device: &Device) -> Result<Vec<u8>> {
+    let mut pixels = Vec::with_capacity(images.pixels.len());
+    let indices: Vec<usize> = (0..images.len()).collect();
+    for batch in indices.chunks(BATCH) {
+        interrupt::check()?;
+        pixels.extend(to_pixels(&through(vae, &to_tensor(images, batch, None, device)?)?)?);
     }
+    Ok(pixels)
 }
 
 impl Task for VaeTask<'_> {
@@ -72,9 +85,9 @@ impl Task for VaeTask<'_> {
     fn validate(&self) -> Result<Vec<(&'static str, f64)>> {
         let indices: Vec<usize> = (0..self.validation.len().min(VALIDATION_IMAGES)).collect();
         let mut total = 0.0;
-        for batch in indices.chunks(64) {
+        for batch in indices.chunks(BATCH) {
             let images = to_tensor(self.validation, batch, None, &self.device)?;
-            let prediction = Value::constant(self.reconstruct(&images)?);
+            let prediction = Value::constant(through(&self.averaged, &images)?);
             let error = ops::squared_error(&Tape::inference(), &prediction, &images, None)?;
             total += f64::from(error.scalar()?) * batch.len() as f64;
         }
@@ -88,7 +101,7 @@ impl Task for VaeTask<'_> {
         let indices: Vec<usize> =
             (0..self.validation.len()).step_by(step).take(PICTURE_COLUMNS * PICTURE_ROWS / 2).collect();
         let images = to_tensor(self.validation, &indices, None, &self.device)?;
-        let pixels = to_pixels(&self.reconstruct(&images)?)?;
+        let pixels = to_pixels(&through(&self.averaged, &images)?)?;
         let made: Vec<&[u8]> = pixels.chunks(self.validation.image_len()).collect();
         let mut rows = Vec::new();
         for (indices, made) in indices.chunks(PICTURE_COLUMNS).zip(made.chunks(PICTURE_COLUMNS)) {

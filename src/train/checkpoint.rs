@@ -114,6 +114,11 @@ impl Checkpoint {
         Ok(())
     }
 
+    /// Removes all checkpoints under `dir`: the final weights have taken their place.
+    pub fn remove_all(dir: &Path) -> Result<()> {
+        folders(dir)?.iter().try_for_each(|(_, folder)| fs::remove_dir_all(folder).at(folder))
+    }
+
     /// The newest checkpoint under `dir`, with its folder.
     pub fn newest(dir: &Path) -> Result<Option<(Checkpoint, PathBuf)>> {
         let Some((_, folder)) = folders(dir)?.pop() else { return Ok(None) };

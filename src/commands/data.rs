@@ -1,0 +1,54 @@
+//! `distill data`: what a data set holds.
+
+use super::{print, to_json};
+use crate::cli::DataAction;
+use crate::data::{self, Info, Verification};
+use crate::error::Result;
+
+/// Classes that are named in text output.
+const NAMED: usize = 10;
+
+pub fn run(action: &DataAction) -> Result<()> {
+    match action {
+        DataAction::Info(args) => {
+            let info = data::info(args.dataset, args.common.data_dir.as_deref())?;
+            if args.common.json { print(&to_json(&info)?) } else { print(&describe(&info)) }
+        }
+        DataAction::Verify(args) => {
+            let found = data::verify(args.dataset, args.common.data_dir.as_deref())?;
+            if args.common.json { print(&to_json(&found)?) } else { print(&report(&found)) }
+        }
+    }
+}
+
+fn describe(info: &Info) -> String {
+    let names: Vec<&str> = info.classes.iter().take(NAMED).map(|c| c.name.as_str()).collect();
+    let more = if info.classes.len() > NAMED { ", ..." } else { "" };
+    let mut out = format!("{}: {}\n", info.dataset, info.source);
+    out += &format!("images:  {0} x {0} pixels\n", info.image_size);
+    for split in &info.splits {
+        out += &format!("{:<8} {} images (official: {})\n", format!("{}:", split.split), split.images, split.official_images);
+    }
+    out += &format!("classes: {} ({}{more})", info.classes.len(), names.join(", "));
+    info.notes.iter().fold(out, |out, note| format!("{out}\nnote:    {note}"))
+}
+
+fn report(found: &Verification) -> String {
+    let mut out = describe(&found.info);
+    for r in &found.reports {
+        let (least, most) = (r.images_per_class.iter().min(), r.images_per_class.iter().max());
+        out += &format!(
+            "\n{}: {} images decoded, {} to {} a class, {} duplicates, {} also in train\n  mean {:.4?}, std {:.4?}\n  sha256 {}",
+            r.split,
+            r.images,
+            least.unwrap_or(&0),
+            most.unwrap_or(&0),
+            r.duplicates,
+            r.also_in_train,
+            r.mean,
+            r.std,
+            r.sha256
+        );
+    }
+    out
+}

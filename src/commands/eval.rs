@@ -1,0 +1,237 @@
+//! `distill eval`: students trained on a set, tested on real images.
+
+use std::fs::{self, File};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use super::sample::Trained;
+use super::{print, to_json};
+use crate::cli::{Common, EvalArgs, EvalSplit, Judging};
+use crate::config::Layers;
+use crate::data::{self, DatasetName, ImageSet, Split};
+use crate::distilled::DistilledSet;
+use crate::error::{AtPath, Error, Result};
+use crate::eval::{Evaluation, Origin, Protocol, StudentKind, Trial, evaluate};
+use crate::fs::write_atomic;
+use crate::progress::{Console, duration};
+use crate::run_dir::{RunDir, newest_distilled};
+use crate::usage;
+
+/// Images per class of a baseline where `--ipc` does not say otherwise.
+const DEFAULT_IPC: u32 = 10;
+
+pub fn run(args: &EvalArgs, console: &Console) -> Result<()> {
+    let subject = Subject::of(args)?;
+    let judge = Judge::new(&args.judging, subject.default_protocol()?.as_deref(), &args.common)?;
+    if args.common.dry_run {
+        return print(&format!(
+            "{} on {} ({}), protocol:\n{}\nwrites {}",
+            args.judging.student,
+            subject.name(),
+            subject.dataset,
+            to_json(&judge.protocol)?,
+            subject.output(&judge).join("eval.json").display()
+        ));
+    }
+    let result = judge.judge(&subject, console)?;
+    if args.common.json { print(&to_json(&result)?) } else { print(&sentence(&result)) }
+}
+
+/// The result in one line.
+pub fn sentence(result: &Evaluation) -> String {
+    let spread = result.accuracy_std.map_or(String::new(), |std| format!(" +- {std:.2}"));
+    let runs = if result.runs.len() == 1 { "1 run" } else { "runs" };
+    let count = if result.runs.len() == 1 { String::new() } else { format!("{} ", result.runs.len()) };
+    let ipc = result.ipc.map_or(String::new(), |ipc| format!(", {ipc} images a class"));
+    format!(
+        "{} on {}{ipc}: {:.2}{spread} % on {} {} (protocol {}, {count}{runs}, {})",
+        result.student,
+        result.on,
+        result.accuracy_mean,
+        result.dataset,
+        result.split,
+        result.protocol,
+        duration(result.seconds)
+    )
+}
+
+/// What students train on.
+pub enum Source {
+    Distilled(PathBuf),
+    /// The whole train split.
+    Real,
+    /// Real images drawn at random, so many a class.
+    RandomReal(u32),
+    /// The same through the VAE of a run: the ceiling that the VAE allows.
+    Reconstructed(u32, RunDir),
+}
+
+/// A set to judge, and the data set that it stands for.
+pub struct Subject {
+    pub source: Source,
+    pub dataset: DatasetName,
+    /// Where results go.
+    pub folder: PathBuf,
+}
+
+impl Subject {
+    fn of(args: &EvalArgs) -> Result<Self> {
+        let out = &args.common.out;
+        let ipc = args.ipc.unwrap_or(DEFAULT_IPC);
+        let place = args.run.as_deref().unwrap_or(out);
+        let baseline = |source: Source, dataset: DatasetName| Subject { source, dataset, folder: out.join("eval") };
+        let dataset = || match args.dataset {
+            Some(dataset) => Ok(dataset),
+            None => dataset_of_run(place),
+        };
+        match args.on.as_deref() {
+            Some("real") => Ok(baseline(Source::Real, dataset()?)),
+            Some("random-real") => Ok(baseline(Source::RandomReal(ipc), dataset()?)),
+            Some("reconstructed") => {
+                let run = RunDir::open(place)?;
+                let dataset = dataset_of_run(&run.root)?;
+                Ok(Subject { folder: run.eval(), source: Source::Reconstructed(ipc, run), dataset })
+            }
+            Some(path) => Self::distilled(Path::new(path), args, out),
+            None => Self::distilled(&newest_distilled(place)?, args, out),
+        }
+    }
+
+    fn distilled(path: &Path, args: &EvalArgs, out: &Path) -> Result<Self> {
+        if args.ipc.is_some() {
+            usage!("--ipc: a distilled set is judged whole; sample another with `distill sample --ipc N`");
+        }
+        let dataset = DistilledSet::read(path)?.provenance.dataset;
+        if let Some(other) = args.dataset.filter(|d| *d != dataset) {
+            usage!("--dataset {other}: {} was made from {dataset}; drop --dataset", path.display());
+        }
+        Ok(Subject { source: Source::Distilled(path.into()), dataset, folder: eval_folder(path, out) })
+    }
+
+    /// How results name the set.
+    fn name(&self) -> String {
+        match &self.source {
+            Source::Distilled(path) => path.display().to_string(),
+            Source::Real => "real".into(),
+            Source::RandomReal(_) => "random-real".into(),
+            Source::Reconstructed(..) => "reconstructed".into(),
+        }
+    }
+
+    /// The protocol of the run that the set comes from.
+    fn default_protocol(&self) -> Result<Option<String>> {
+        let config = match self.folder.parent() {
+            Some(run) if RunDir::new(run).config().is_file() => Layers::written(&RunDir::new(run).config())?.resolve()?,
+            _ => Layers::preset(crate::config::default_preset(self.dataset, false))?.resolve()?,
+        };
+        Ok(Some(config.eval.protocol))
+    }
+
+    /// The folder of this set's results under a protocol.
+    fn output(&self, judge: &Judge) -> PathBuf {
+        let set = match &self.source {
+            Source::Distilled(path) => path.file_name().map_or("set".into(), |n| n.to_string_lossy().into_owned()),
+            Source::Real => format!("{}-real", self.dataset),
+            Source::RandomReal(ipc) => format!("{}-random-real-ipc{ipc}", self.dataset),
+            Source::Reconstructed(ipc, _) => format!("reconstructed-ipc{ipc}"),
+        };
+        let protocol: String =
+            judge.protocol.name.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).collect();
+        let heldout = if judge.split == EvalSplit::Heldout { "-heldout" } else { "" };
+        let name = format!("{set}-{}-{}{heldout}-seed{}", judge.student.as_str(), protocol.trim_end_matches('-'), judge.seed);
+        self.folder.join(name)
+    }
+
+    /// The images, given the real ones that they may be drawn from.
+    fn images(&self, real: &ImageSet, seed: u64, common: &Common) -> Result<ImageSet> {
+        match &self.source {
+            Source::Distilled(path) => Ok(DistilledSet::read(path)?.images),
+            Source::Real => Ok(real.clone()),
+            Source::RandomReal(ipc) => real.random_per_class(*ipc as usize, seed),
+            Source::Reconstructed(ipc, run) => {
+                Trained::load(run, common)?.reconstruct(&real.random_per_class(*ipc as usize, seed)?)
+            }
+        }
+    }
+}
+
+/// The run's `eval` folder for a set inside a run, else the one under `out`.
+fn eval_folder(set: &Path, out: &Path) -> PathBuf {
+    let folder = if set.is_file() { set.parent() } else { Some(set) };
+    let run = folder.and_then(Path::parent).filter(|d| d.ends_with("distilled")).and_then(Path::parent);
+    run.map_or_else(|| out.join("eval"), |run| RunDir::new(run).eval())
+}
+
+fn dataset_of_run(place: &Path) -> Result<DatasetName> {
+    match RunDir::open(place) {
+        Ok(run) => Ok(Layers::written(&run.config())?.resolve()?.dataset),
+        Err(Error::Failed(problem)) => usage!("{problem}; or name the data set with --dataset"),
+        Err(other) => Err(other),
+    }
+}
+
+/// A student and a protocol, ready for any set.
+pub struct Judge<'a> {
+    student: StudentKind,
+    protocol: Protocol,
+    split: EvalSplit,
+    seed: u64,
+    common: &'a Common,
+}
+
+impl<'a> Judge<'a> {
+    pub fn new(args: &Judging, default_protocol: Option<&str>, common: &'a Common) -> Result<Self> {
+        let name = args.protocol.as_deref().or(default_protocol).unwrap_or("quick");
+        let mut protocol = Protocol::named(name)?;
+        if let Some(runs) = args.runs {
+            protocol = protocol.with_runs(runs)?;
+        }
+        if let Some(epochs) = args.epochs {
+            protocol = protocol.with_epochs(epochs)?;
+        }
+        common.device.open()?;
+        let seed = common.seed.unwrap_or(0);
+        Ok(Judge { student: args.student.parse()?, protocol, split: args.split, seed, common })
+    }
+
+    /// Judges one set and writes eval.json and metrics.jsonl.
+    pub fn judge(&self, subject: &Subject, console: &Console) -> Result<Evaluation> {
+        let data_dir = self.common.data_dir.as_deref();
+        let needs_real = !matches!(subject.source, Source::Distilled(_));
+        let (train, test) = match self.split {
+            EvalSplit::Heldout => data::load(subject.dataset, Split::Train, data_dir)?.hold_out(),
+            EvalSplit::Test => {
+                let test = data::load(subject.dataset, Split::Test, data_dir)?;
+                let train = if needs_real { data::load(subject.dataset, Split::Train, data_dir)? } else { test.subset(&[]) };
+                (train, test)
+            }
+        };
+        let images = subject.images(&train, self.seed, self.common)?;
+        drop(train);
+        let normalization = subject.dataset.normalization();
+        let trial = Trial {
+            student: self.student, protocol: &self.protocol, train: &images, test: &test, normalization, seed: self.seed,
+        };
+        let split = if self.split == EvalSplit::Test { "test" } else { "heldout" };
+        let origin = Origin { dataset: subject.dataset.to_string(), on: subject.name(), split: split.into() };
+        let output = subject.output(self);
+        fs::create_dir_all(&output).at(&output)?;
+        let path = output.join("metrics.jsonl");
+        let mut metrics = File::create(&path).at(&path)?;
+        console.info(format!(
+            "{} on {} ({} images), protocol {}, tested on {} {split} images",
+            self.student.as_str(),
+            origin.on,
+            images.len(),
+            self.protocol.name,
+            test.len()
+        ));
+        let result = evaluate(&trial, &origin, console, &mut |epoch| {
+            let line = serde_json::to_string(epoch).map_err(|e| Error::Failed(e.to_string()))?;
+            writeln!(metrics, "{line}").at(&path)
+        })?;
+        write_atomic(&output.join("eval.json"), to_json(&result)?.as_bytes())?;
+        console.info(format!("wrote {}", output.join("eval.json").display()));
+        Ok(result)
+    }
+}

@@ -1,0 +1,87 @@
+//! From options to a configuration, and from a configuration to its run's folder.
+
+use std::path::Path;
+
+use sha2::{Digest, Sha256};
+
+use crate::cli::{Common, Configuring, Training};
+use crate::config::{Config, Layers, Override, default_preset};
+use crate::data::DatasetName;
+use crate::error::{AtPath, Result};
+use crate::progress::Console;
+use crate::run_dir::RunDir;
+use crate::usage;
+
+/// A configuration and the preset that it started from.
+pub struct Resolved {
+    pub config: Config,
+    pub preset: String,
+}
+
+/// preset < file < `--set` < flags.
+pub fn resolve(
+    configuring: &Configuring,
+    dataset: Option<DatasetName>,
+    flags: &[Override],
+    common: &Common,
+    console: &Console,
+) -> Result<Resolved> {
+    let on_gpu = common.device.open()?.is_cuda();
+    let preset = match (&configuring.preset, dataset) {
+        (Some(name), _) => name.clone(),
+        (None, Some(dataset)) => default_preset(dataset, on_gpu).to_string(),
+        (None, None) => default_preset(dataset_of_file(configuring.config.as_deref())?, on_gpu).to_string(),
+    };
+    let mut layers = Layers::preset(&preset)?;
+    if let Some(path) = &configuring.config {
+        layers.file(path)?;
+    }
+    for key in configuring.overrides()?.iter().chain(flags) {
+        layers.set(key)?;
+    }
+    if let Some(seed) = common.seed {
+        layers.set(&Override::new("seed", i64::try_from(seed).unwrap_or(i64::MAX), "--seed"))?;
+    }
+    let config = layers.resolve()?;
+    if let Some(dataset) = dataset.filter(|d| *d != config.dataset) {
+        usage!("--dataset {dataset}: the configuration is for {}; drop --dataset or name another preset", config.dataset);
+    }
+    if configuring.preset.is_none() {
+        let place = if on_gpu { "a GPU" } else { "a CPU" };
+        console.info(format!("preset {preset} (for {} on {place}; another with --preset)", config.dataset));
+    }
+    Ok(Resolved { config, preset })
+}
+
+/// The data set that a configuration file names; the built-in one where it names none.
+fn dataset_of_file(path: Option<&Path>) -> Result<DatasetName> {
+    let Some(path) = path else { return Ok(DatasetName::Shapes) };
+    let text = std::fs::read_to_string(path).at(path)?;
+    let table: toml::Table = text.parse().unwrap_or_default(); // `Layers::file` reports what is wrong with it
+    match table.get("dataset").and_then(toml::Value::as_str) {
+        Some(name) => name.parse(),
+        None => Ok(DatasetName::Shapes),
+    }
+}
+
+/// The folder of the run that trains `config`: the same configuration always leads to the same folder.
+pub fn run_dir(resolved: &Resolved, training: &Training, common: &Common) -> Result<RunDir> {
+    let name = match &training.name {
+        Some(name) if name.is_empty() || name.contains(['/', '\\']) || name.starts_with('.') => {
+            usage!("--name {name}: expected a folder name without / or a leading dot; use --out for the place")
+        }
+        Some(name) => name.clone(),
+        None => format!("{}-{}", resolved.preset, fingerprint(&resolved.config)),
+    };
+    Ok(RunDir::new(common.out.join(name)))
+}
+
+/// Eight hexadecimal digits that stand for everything that training depends on.
+fn fingerprint(config: &Config) -> String {
+    let mut table = config.to_table();
+    for section in ["sampler", "eval"] {
+        table.remove(section);
+    }
+    let digest = Sha256::digest(table.to_string());
+    digest.iter().take(4).map(|byte| format!("{byte:02x}")).collect()
+}

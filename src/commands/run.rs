@@ -1,0 +1,74 @@
+//! `distill run`: train, sample and evaluate in one, beside the same number of random real images.
+
+use std::time::Instant;
+
+use serde::Serialize;
+
+use super::eval::{Judge, Source, Subject};
+use super::resolve::{resolve, run_dir};
+use super::{print, sample, to_json, train};
+use crate::cli::{RunArgs, SampleArgs};
+use crate::error::Result;
+use crate::eval::Evaluation;
+use crate::progress::{Console, duration};
+
+#[derive(Serialize)]
+struct Summary {
+    run: String,
+    distilled: String,
+    seconds: f64,
+    chance: f64,
+    evaluations: Vec<Evaluation>,
+}
+
+pub fn run(args: &RunArgs, console: &Console) -> Result<()> {
+    let start = Instant::now();
+    let flags = args.sampling.overrides();
+    let resolved = resolve(&args.training.configuring, args.training.dataset, &flags, &args.common, console)?;
+    let judge = Judge::new(&args.judging, Some(&resolved.config.eval.protocol), &args.common)?;
+    let dir = run_dir(&resolved, &args.training, &args.common)?;
+    if args.common.dry_run {
+        return train::dry_run(&resolved.config, &dir, &args.common);
+    }
+    if dir.is_finished() && !args.training.overwrite {
+        console.info(format!("{}: training has finished before", dir.root.display()));
+    } else {
+        train::train(&resolved, &dir, &args.training, None, &args.common, console)?;
+    }
+    let sampling = SampleArgs {
+        run: Some(dir.root.clone()),
+        sampling: args.sampling.clone(),
+        classes: Vec::new(),
+        name: None,
+        overwrite: true,
+        set: Vec::new(),
+        common: args.common.clone(),
+    };
+    let set = sample::sample(&dir, &resolved.config, &sampling, console)?;
+    let dataset = resolved.config.dataset;
+    let sources = [Source::Distilled(set.distilled.clone().into()), Source::RandomReal(args.sampling.ipc)];
+    let mut evaluations = Vec::new();
+    for source in sources {
+        evaluations.push(judge.judge(&Subject { source, dataset, folder: dir.eval() }, console)?);
+    }
+    let classes = evaluations[0].per_class.len();
+    let summary = Summary {
+        run: dir.root.display().to_string(),
+        distilled: set.distilled,
+        seconds: start.elapsed().as_secs_f64(),
+        chance: 100.0 / classes as f64,
+        evaluations,
+    };
+    if args.common.json { print(&to_json(&summary)?) } else { print(&table(&summary)) }
+}
+
+fn table(summary: &Summary) -> String {
+    let mut out = format!("{:<14} {:>8} {:>10} {:>8}  protocol\n", "trained on", "images", "accuracy", "spread");
+    for e in &summary.evaluations {
+        let on = if e.on == summary.distilled { "distilled" } else { &e.on };
+        let spread = e.accuracy_std.map_or("-".into(), |std| format!("{std:.2}"));
+        out += &format!("{on:<14} {:>8} {:>8.2} % {spread:>8}  {}\n", e.images, e.accuracy_mean, e.protocol);
+    }
+    out += &format!("{:<14} {:>8} {:>8.2} %\n", "chance", "-", summary.chance);
+    out + &format!("{} in {}; look at {}/grid.png", summary.run, duration(summary.seconds), summary.distilled)
+}

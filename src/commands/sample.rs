@@ -1,0 +1,234 @@
+//! `distill sample`: a distilled set from a trained run.
+
+use std::cell::Cell;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Instant;
+
+use serde::Serialize;
+use serde_json::json;
+
+use super::train::dry_run;
+use super::{print, to_json};
+use crate::cli::{Common, SampleArgs, Sampling as SamplingArgs};
+use crate::config::{Config, Layers, Override};
+use crate::data::{Class, ImageSet};
+use crate::distilled::{DistilledSet, Provenance};
+use crate::error::Result;
+use crate::models::unet::UNet;
+use crate::models::vae::Vae;
+use crate::nn::Params;
+use crate::progress::{Console, duration};
+use crate::run_dir::RunDir;
+use crate::stages::{Generator, LatentStatistics, ModelCard, Sampling, reconstruct};
+use crate::train::{load_weights, read_metadata};
+use crate::{fail, interrupt, usage};
+
+pub fn run(args: &SampleArgs, console: &Console) -> Result<()> {
+    let run = RunDir::open(args.run.as_deref().unwrap_or(&args.common.out))?;
+    let set: Vec<Override> = args.set.iter().map(|text| Override::parse(text)).collect::<Result<_>>()?;
+    let config = configuration(&run, &set, &args.sampling)?;
+    if args.common.dry_run {
+        return dry_run(&config, &run, &args.common);
+    }
+    let summary = sample(&run, &config, args, console)?;
+    if args.common.json {
+        return print(&to_json(&summary)?);
+    }
+    print(&format!(
+        "{}: {} images in {} ({:.1} images/s)",
+        summary.distilled,
+        summary.images,
+        duration(summary.seconds),
+        summary.images_per_second
+    ))
+}
+
+/// What sampling ended with.
+#[derive(Serialize)]
+pub struct Summary {
+    pub distilled: String,
+    pub images: usize,
+    pub seconds: f64,
+    pub images_per_second: f64,
+}
+
+/// The run's configuration with other sampler settings on top.
+pub fn configuration(run: &RunDir, set: &[Override], sampling: &SamplingArgs) -> Result<Config> {
+    let mut layers = Layers::written(&run.config())?;
+    if let Some(other) = set.iter().find(|key| !key.key.starts_with("sampler.")) {
+        usage!("{}: only sampler.* keys can change after training", other.source);
+    }
+    for key in set.iter().chain(&sampling.overrides()) {
+        layers.set(key)?;
+    }
+    layers.resolve()
+}
+
+/// Samples and writes a distilled set into the run's folder.
+pub fn sample(run: &RunDir, config: &Config, args: &SampleArgs, console: &Console) -> Result<Summary> {
+    let seed = args.common.seed.unwrap_or(0);
+    let trained = Trained::load(run, &args.common)?;
+    let classes = chosen_classes(&args.classes, &trained.classes)?;
+    let target = run.distilled().join(set_name(args, config, seed, &classes, trained.classes.len())?);
+    if target.exists() && !args.overwrite {
+        usage!("{}: this set exists; replace it with --overwrite, or choose another --name", target.display());
+    }
+    console.log_to(&run.log())?;
+    console.info(format!(
+        "sampling from {}: {} images of each of {} classes, {} steps, guidance {}",
+        run.root.display(),
+        args.sampling.ipc,
+        classes.len(),
+        config.sampler.steps,
+        config.sampler.guidance
+    ));
+    let named: Vec<(u32, u32)> =
+        classes.iter().flat_map(|&class| (0..args.sampling.ipc).map(move |index| (class, index))).collect();
+    let start = Instant::now();
+    let pixels = draw(&trained, config, &Sampling::of(config, seed), &named, console)?;
+    let seconds = start.elapsed().as_secs_f64();
+    let images = ImageSet {
+        pixels,
+        labels: named.iter().map(|&(class, _)| class as u16).collect(),
+        size: config.dataset.image_size(),
+        classes: Arc::new(trained.classes.clone()),
+    };
+    let provenance = Provenance {
+        dataset: config.dataset,
+        run: run.name(),
+        seed,
+        settings: json!({ "sampler": "ddim", "steps": config.sampler.steps, "guidance": config.sampler.guidance,
+                          "eta": config.sampler.eta, "ipc": args.sampling.ipc }),
+        version: env!("CARGO_PKG_VERSION").into(),
+    };
+    DistilledSet { images, provenance }.write(&target, args.overwrite)?;
+    Ok(Summary {
+        distilled: target.display().to_string(),
+        images: named.len(),
+        seconds,
+        images_per_second: named.len() as f64 / seconds,
+    })
+}
+
+/// All images in batches: (N, H, W, 3) bytes.
+fn draw(
+    trained: &Trained,
+    config: &Config,
+    sampling: &Sampling,
+    named: &[(u32, u32)],
+    console: &Console,
+) -> Result<Vec<u8>> {
+    let generator = trained.generator();
+    let batch_size = config.sampler.batch_size;
+    let steps = (named.len().div_ceil(batch_size) * sampling.steps) as u64;
+    let bar = console.bar("sampling", 0, steps);
+    let done = Cell::new(0);
+    let mut pixels = Vec::new();
+    for batch in named.chunks(batch_size) {
+        let drawn = |step: usize| (batch.len() * step / sampling.steps) as u64;
+        let step = Cell::new(0);
+        let on_step = || {
+            interrupt::check()?;
+            step.set(step.get() + 1);
+            done.set(done.get() + 1);
+            bar.update(done.get(), drawn(step.get()) - drawn(step.get() - 1), None);
+            Ok(())
+        };
+        pixels.extend(generator.sample(batch, sampling, &on_step)?);
+    }
+    Ok(pixels)
+}
+
+/// The networks of a finished run.
+pub struct Trained {
+    pub vae: Vae,
+    unet: UNet,
+    statistics: LatentStatistics,
+    config: Config,
+    pub classes: Vec<Class>,
+    device: candle_core::Device,
+}
+
+impl Trained {
+    pub fn load(run: &RunDir, common: &Common) -> Result<Self> {
+        let device = common.device.open()?;
+        let card: ModelCard = read_metadata(&run.weights("unet"))?;
+        let (vae, unet) = (Params::new(0, &device), Params::new(0, &device));
+        let Some(statistics) = card.latents else {
+            fail!("{}: states no latent statistics; train the unet stage again", run.weights("unet").display());
+        };
+        let shape = card.config.latents(card.classes.len());
+        let trained = Trained {
+            vae: Vae::new(&card.config.vae, vae.builder())?,
+            unet: UNet::new(&card.config.unet, shape, unet.builder())?,
+            statistics,
+            config: card.config,
+            classes: card.classes,
+            device: device.clone(),
+        };
+        for (params, path) in [(vae, run.weights("vae")), (unet, run.weights("unet"))] {
+            params.assign(&load_weights(&path, &device)?, &path.display().to_string())?;
+        }
+        Ok(trained)
+    }
+
+    /// Real images through the autoencoder.
+    pub fn reconstruct(&self, images: &ImageSet) -> Result<ImageSet> {
+        Ok(ImageSet { pixels: reconstruct(&self.vae, images, &self.device)?, ..images.clone() })
+    }
+
+    fn generator(&self) -> Generator<'_> {
+        Generator {
+            vae: &self.vae,
+            unet: &self.unet,
+            statistics: &self.statistics,
+            config: &self.config,
+            classes: self.classes.len(),
+            device: self.device.clone(),
+        }
+    }
+}
+
+/// The numbers of the classes named by number or name; all of them where none is named.
+fn chosen_classes(named: &[String], classes: &[Class]) -> Result<Vec<u32>> {
+    if named.is_empty() {
+        return Ok((0..classes.len() as u32).collect());
+    }
+    let mut chosen = Vec::new();
+    for text in named {
+        let by_number = text.parse().ok().filter(|&n: &usize| n < classes.len());
+        let found = by_number.or_else(|| classes.iter().position(|c| c.name == *text || c.id == *text));
+        match found {
+            Some(class) => chosen.push(class as u32),
+            None => {
+                let near = crate::nearest::nearest(text, classes.iter().map(|c| c.name.as_str()));
+                let hint = near.map_or(String::new(), |name| format!("; did you mean {name}?"));
+                usage!("--classes {text}: expected a number from 0 to {} or a class name{hint}", classes.len() - 1)
+            }
+        }
+    }
+    chosen.sort_unstable();
+    chosen.dedup();
+    Ok(chosen)
+}
+
+/// The folder of a set: its settings, in words.
+fn set_name(args: &SampleArgs, config: &Config, seed: u64, chosen: &[u32], all: usize) -> Result<PathBuf> {
+    if let Some(name) = &args.name {
+        if name.is_empty() || Path::new(name).components().count() != 1 || name.starts_with('.') {
+            usage!("--name {name}: expected a folder name without / or a leading dot");
+        }
+        return Ok(name.into());
+    }
+    let sampler = &config.sampler;
+    let mut name = format!("ipc{}-guidance{}-steps{}", args.sampling.ipc, sampler.guidance, sampler.steps);
+    if sampler.eta != 0.0 {
+        name += &format!("-eta{}", sampler.eta);
+    }
+    if chosen.len() < all {
+        let list: Vec<String> = chosen.iter().map(u32::to_string).collect();
+        name += &format!("-classes{}", list.join("_"));
+    }
+    Ok(format!("{name}-seed{seed}").into())
+}

@@ -1,0 +1,294 @@
+//! `distill train`: the VAE, its latents, the UNet.
+
+use std::fs::{self, File, TryLockError};
+use std::time::{Duration, Instant};
+
+use candle_core::Device;
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+
+use super::resolve::{Resolved, resolve, run_dir};
+use super::{print, to_json};
+use crate::cli::{Common, Stage, TrainArgs, Training};
+use crate::config::{Config, Layers};
+use crate::data::{self, ImageSet, Split};
+use crate::device;
+use crate::error::{AtPath, Error, Result};
+use crate::fs::write_atomic;
+use crate::models::unet::UNet;
+use crate::models::vae::Vae;
+use crate::nn::Params;
+use crate::ops::{Tape, Value};
+use crate::progress::{Console, duration};
+use crate::run_dir::RunDir;
+use crate::stages::{Latents, ModelCard, UNetTask, VALIDATION_IMAGES, VaeTask};
+use crate::train::{FORMAT_VERSION, Finished, Intervals, Task, Trainer, load_weights, read_metadata, save_weights};
+use crate::{fail, usage};
+
+/// Share of a time limit that the VAE gets.
+const VAE_SHARE: f64 = 0.25;
+
+/// What is written once a run starts.
+#[derive(Serialize, Deserialize)]
+struct Meta {
+    distill: String,
+    command: Vec<String>,
+    device: String,
+    preset: String,
+    /// Hash of the train split's pixels, labels and classes.
+    data_sha256: String,
+    images: usize,
+    classes: usize,
+}
+
+pub fn run(args: &TrainArgs, console: &Console) -> Result<()> {
+    let resolved = resolve(&args.training.configuring, args.training.dataset, &[], &args.common, console)?;
+    let dir = run_dir(&resolved, &args.training, &args.common)?;
+    if args.common.dry_run {
+        return dry_run(&resolved.config, &dir, &args.common);
+    }
+    if dir.is_finished() && !args.training.overwrite {
+        usage!(
+            "{}: this run has finished; sample from it with `distill sample`, start again with --overwrite, or choose \
+             another --name",
+            dir.root.display()
+        );
+    }
+    let summary = train(&resolved, &dir, &args.training, args.stage, &args.common, console)?;
+    match args.common.json {
+        true => print(&to_json(&summary)?),
+        false => print(&format!("trained {}", dir.root.display())),
+    }
+}
+
+/// What training ended with.
+#[derive(Serialize)]
+pub struct Summary {
+    pub run: String,
+    pub vae: Option<Finished>,
+    pub unet: Option<Finished>,
+}
+
+/// Trains what is missing of a run.
+pub fn train(
+    resolved: &Resolved,
+    dir: &RunDir,
+    training: &Training,
+    stage: Option<Stage>,
+    common: &Common,
+    console: &Console,
+) -> Result<Summary> {
+    let start = Instant::now();
+    let device = common.device.open()?;
+    let config = &resolved.config;
+    let set = data::load(config.dataset, Split::Train, common.data_dir.as_deref())?;
+    let _lock = prepare(dir, config, training.overwrite)?;
+    console.log_to(&dir.log())?;
+    write_meta(resolved, dir, &set, &device)?;
+    console.info(format!("{}: {} on {}", dir.root.display(), config.dataset, device::describe(&device)));
+
+    let (kept, held) = set.hold_out();
+    let images = if config.train.hold_out { &kept } else { &set };
+    let deadline = |share: f64| training.max_time.map(|limit: Duration| start + limit.mul_f64(share));
+    let session = Session { config, dir, device: &device, console, images, validation: &held };
+    let (vae, of_vae) = session.vae(deadline(VAE_SHARE), stage != Some(Stage::Unet))?;
+    let mut of_unet = None;
+    if stage != Some(Stage::Vae) {
+        of_unet = Some(session.unet(&vae, deadline(1.0))?);
+    }
+    console.info(format!("training took {}", duration(start.elapsed().as_secs_f64())));
+    Ok(Summary { run: dir.root.display().to_string(), vae: Some(of_vae), unet: of_unet })
+}
+
+/// Makes the run's folder, or checks that it belongs to this configuration; the lock keeps a second process out.
+fn prepare(dir: &RunDir, config: &Config, overwrite: bool) -> Result<File> {
+    fs::create_dir_all(&dir.root).at(&dir.root)?;
+    let path = dir.root.join(".lock");
+    let lock = File::create(&path).at(&path)?;
+    match lock.try_lock() {
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => fail!("{}: another process is training this run; wait for it to end", dir.root.display()),
+        Err(TryLockError::Error(e)) => return Err(Error::Io { path, source: e }),
+    }
+    if overwrite {
+        for stage in ["vae", "unet"] {
+            let folder = dir.stage(stage);
+            if folder.exists() {
+                fs::remove_dir_all(&folder).at(&folder)?;
+            }
+        }
+    } else if dir.config().is_file() {
+        let before = Layers::written(&dir.config())?.resolve()?;
+        if let Some(key) = config.training_differences(&before).first() {
+            usage!(
+                "{}: this run was started with another {key}; choose another --name, or --overwrite to start again",
+                dir.root.display()
+            );
+        }
+    }
+    write_atomic(&dir.config(), config.to_toml().as_bytes())?;
+    fs::create_dir_all(dir.samples()).at(&dir.samples())?;
+    Ok(lock)
+}
+
+fn write_meta(resolved: &Resolved, dir: &RunDir, set: &ImageSet, device: &Device) -> Result<()> {
+    let meta = Meta {
+        distill: env!("CARGO_PKG_VERSION").into(),
+        command: std::env::args().collect(),
+        device: device::describe(device),
+        preset: resolved.preset.clone(),
+        data_sha256: set.sha256(),
+        images: set.len(),
+        classes: set.classes.len(),
+    };
+    write_atomic(&dir.meta(), to_json(&meta)?.as_bytes())
+}
+
+/// One call of training, with everything that both stages need.
+struct Session<'a> {
+    config: &'a Config,
+    dir: &'a RunDir,
+    device: &'a Device,
+    console: &'a Console,
+    images: &'a ImageSet,
+    validation: &'a ImageSet,
+}
+
+impl Session<'_> {
+    /// The trained VAE: read if it has finished, else trained (or refused, if `may_train` says so).
+    fn vae(&self, deadline: Option<Instant>, may_train: bool) -> Result<(Vae, Finished)> {
+        let (params, ema) = (self.params("vae"), self.params("vae"));
+        if !self.dir.weights("vae").is_file() {
+            if !may_train {
+                usage!("--stage unet: {} has no finished VAE; train it first with --stage vae", self.dir.root.display());
+            }
+            let task = VaeTask::new(self.config, &params, &ema, self.images, self.validation, self.device)?;
+            let finished = self.fit("vae", &task, &params, &ema, deadline)?;
+            self.finish("vae", &ema, finished, None)?;
+        }
+        let params = self.params("vae");
+        let vae = Vae::new(&self.config.vae, params.builder())?;
+        Ok((vae, self.load("vae", &params)?))
+    }
+
+    fn unet(&self, vae: &Vae, deadline: Option<Instant>) -> Result<Finished> {
+        let flip = self.config.train.flip;
+        let latents = Latents::cached(&self.dir.latents(), vae, self.images, flip, self.console)?;
+        let fixed: Vec<usize> = (0..self.validation.len().min(VALIDATION_IMAGES)).collect();
+        let fixed = self.validation.subset(&fixed);
+        let validation = Latents::with_statistics(vae, &fixed, &latents.statistics, self.console)?;
+        let (params, ema) = (self.params("unet"), self.params("unet"));
+        let classes = self.images.classes.len();
+        let task = UNetTask::new(self.config, &params, &ema, vae, &latents, &validation, classes, self.device)?;
+        let finished = self.fit("unet", &task, &params, &ema, deadline)?;
+        self.finish("unet", &ema, finished, Some(&latents))?;
+        Ok(finished)
+    }
+
+    /// Each network starts from streams of its own.
+    fn params(&self, stage: &str) -> Params {
+        Params::new(self.config.seed ^ u64::from(stage == "unet"), self.device)
+    }
+
+    fn fit(
+        &self,
+        stage: &str,
+        task: &dyn Task,
+        params: &Params,
+        ema: &Params,
+        deadline: Option<Instant>,
+    ) -> Result<Finished> {
+        let train = &self.config.train;
+        let config = if stage == "vae" { &train.vae } else { &train.unet };
+        let intervals =
+            Intervals { log: train.log_every, checkpoint: train.checkpoint_every, sample: train.sample_every };
+        let trainer = Trainer {
+            name: stage,
+            params,
+            ema,
+            config,
+            intervals,
+            dir: self.dir.stage(stage),
+            pictures: self.dir.samples(),
+            deadline,
+            console: self.console,
+        };
+        self.console.detail(format!("{stage}: {} parameters", params.count()));
+        trainer.run(task)
+    }
+
+    /// Writes the averaged weights as final, then removes the checkpoints that led to them.
+    fn finish(&self, stage: &str, ema: &Params, training: Finished, latents: Option<&Latents>) -> Result<()> {
+        let card = ModelCard {
+            format: FORMAT_VERSION,
+            kind: stage.into(),
+            distill: env!("CARGO_PKG_VERSION").into(),
+            classes: self.images.classes.to_vec(),
+            config: self.config.clone(),
+            training,
+            latents: latents.map(|l| l.statistics.clone()),
+        };
+        save_weights(&self.dir.weights(stage), &ema.named(), &card)?;
+        crate::train::Checkpoint::remove_all(&self.dir.stage(stage))
+    }
+
+    fn load(&self, stage: &str, params: &Params) -> Result<Finished> {
+        let path = self.dir.weights(stage);
+        params.assign(&load_weights(&path, self.device)?, &path.display().to_string())?;
+        Ok(read_metadata::<ModelCard>(&path)?.training)
+    }
+}
+
+/// Shows the resolved configuration and what it costs, without touching data or disk.
+pub fn dry_run(config: &Config, dir: &RunDir, common: &Common) -> Result<()> {
+    let (classes, _, _) = config.dataset.official_counts();
+    let (vae, unet) = (Params::new(0, &Device::Cpu), Params::new(0, &Device::Cpu));
+    let shape = config.latents(classes);
+    let size = config.dataset.image_size();
+    let zeros = |h: usize, c: usize| -> Result<Value> {
+        Ok(Value::constant(candle_core::Tensor::zeros((1, h, h, c), candle_core::DType::F32, &Device::Cpu)?))
+    };
+    let (encode, decode, denoise) = (Tape::inference(), Tape::inference(), Tape::inference());
+    let autoencoder = Vae::new(&config.vae, vae.builder())?;
+    autoencoder.encode(&encode, &zeros(size, 3)?)?;
+    autoencoder.decode(&decode, &zeros(shape.size, shape.channels)?)?;
+    UNet::new(&config.unet, shape, unet.builder())?.forward(&denoise, &zeros(shape.size, shape.channels)?, &[0.0], &[0])?;
+    let outputs = [dir.config(), dir.weights("vae"), dir.weights("unet"), dir.samples(), dir.distilled(), dir.eval()];
+    let plan = json!({
+        "config": config,
+        "vae_parameters": vae.count(),
+        "unet_parameters": unet.count(),
+        "latents": [shape.size, shape.size, shape.channels],
+        "vae_encode_flops_per_image": encode.flops(),
+        "vae_decode_flops_per_image": decode.flops(),
+        "unet_forward_flops_per_image": denoise.flops(),
+        "sampling_flops_per_image": sampling_flops(config, denoise.flops(), decode.flops()),
+        "outputs": outputs,
+    });
+    if common.json {
+        return print(&to_json(&plan)?);
+    }
+    let giga = |flops: u64| flops as f64 / 1e9;
+    print(&format!(
+        "{}\n# VAE: {} parameters, encoder {:.3} and decoder {:.3} GFLOP an image (training about three times both)\n\
+         # UNet: {} parameters, {:.3} GFLOP an image and step, on latents {} x {} x {}\n# sampling: {:.1} GFLOP an image\n\
+         # writes:\n{}",
+        config.to_toml(),
+        vae.count(),
+        giga(encode.flops()),
+        giga(decode.flops()),
+        unet.count(),
+        giga(denoise.flops()),
+        shape.size,
+        shape.size,
+        shape.channels,
+        giga(sampling_flops(config, denoise.flops(), decode.flops())),
+        outputs.map(|path| format!("#   {}", path.display())).join("\n"),
+    ))
+}
+
+/// All evaluations of the UNet, both branches of guidance included, and one decoding.
+fn sampling_flops(config: &Config, denoise: u64, decode: u64) -> u64 {
+    let branches = if config.sampler.guidance == 1.0 { 1 } else { 2 };
+    denoise * branches * config.sampler.steps as u64 + decode
+}
