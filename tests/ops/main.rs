@@ -4,6 +4,7 @@ mod attention;
 mod check;
 mod conv;
 mod elementwise;
+mod fixtures;
 mod losses;
 mod norm;
 mod resample;
