@@ -33,22 +33,15 @@ pub fn conv2d(
 }
 
 /// `x` (..., I) times the transpose of `weight` (O, I), plus `bias` (O), plus `residual`: (..., O).
-pub fn linear(
-    tape: &Tape,
-    x: &Value,
-    weight: &Value,
-    bias: Option<&Value>,
-    residual: Option<&Value>,
-) -> Result<Value> {
+pub fn linear(tape: &Tape, x: &Value, weight: &Value, bias: Option<&Value>, residual: Option<&Value>) -> Result<Value> {
     let (out_channels, in_channels) = weight.tensor().dims2()?;
     if x.dims().last() != Some(&in_channels) {
         fail!("linear: weight {:?} does not fit input {:?}", weight.dims(), x.dims());
     }
     let rows = x.tensor().elem_count() / in_channels;
     // A pointwise convolution of one row of pixels.
-    let shape = ConvShape {
-        batch: rows, height: 1, width: 1, in_channels, out_channels, kernel: 1, stride: 1, padding: 0,
-    };
+    let shape =
+        ConvShape { batch: rows, height: 1, width: 1, in_channels, out_channels, kernel: 1, stride: 1, padding: 0 };
     let mut dims = x.dims().to_vec();
     dims[x.dims().len() - 1] = out_channels;
     product(tape, shape, dims, x, weight, bias, residual)
@@ -73,8 +66,7 @@ fn product(
     tape.count_flops(2 * len * shape.patch_len());
     let bias_floats = bias.map(|b| Floats::of(b.tensor())).transpose()?;
     let residual_floats = residual.map(|r| Floats::of(r.tensor())).transpose()?;
-    let mut out =
-        elementwise::bias_rows(len, shape.out_channels, bias_floats.as_deref(), residual_floats.as_deref());
+    let mut out = elementwise::bias_rows(len, shape.out_channels, bias_floats.as_deref(), residual_floats.as_deref());
     kernel::forward(&shape, &Floats::of(x.tensor())?, &Floats::of(weight.tensor())?, &mut out);
     let out = tensor(out, dims)?;
 

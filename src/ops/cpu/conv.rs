@@ -81,13 +81,16 @@ pub fn input_gradient(shape: &ConvShape, gradient: &[f32], weight: &[f32]) -> Ve
     let (patch, channels) = (shape.patch_len(), shape.out_channels);
     let image_out = shape.out_height() * shape.out_width() * channels;
     let image_in = shape.height * shape.width * shape.in_channels;
-    dx.par_chunks_mut(image_in).zip(gradient.par_chunks(image_out)).for_each_init(Vec::new, |columns, (dx, gradient)| {
-        let pixels = image_out / channels;
-        columns.resize(pixels * patch, 0.0);
-        let size = (pixels, patch, channels);
-        gemm(columns, patch, size, Matrix::rows(gradient, channels), Matrix::rows(weight, patch), 1.0, 0.0);
-        scatter_add(shape, columns, dx);
-    });
+    dx.par_chunks_mut(image_in).zip(gradient.par_chunks(image_out)).for_each_init(
+        Vec::new,
+        |columns, (dx, gradient)| {
+            let pixels = image_out / channels;
+            columns.resize(pixels * patch, 0.0);
+            let size = (pixels, patch, channels);
+            gemm(columns, patch, size, Matrix::rows(gradient, channels), Matrix::rows(weight, patch), 1.0, 0.0);
+            scatter_add(shape, columns, dx);
+        },
+    );
     dx
 }
 

@@ -29,10 +29,19 @@ impl<'a> Matrix<'a> {
 /// # Panics
 /// If a matrix does not fit its slice; callers derive all sizes from tensor shapes that they have checked.
 #[allow(clippy::too_many_arguments)]
-pub fn gemm(out: &mut [f32], out_stride: usize, (m, n, k): (usize, usize, usize), a: Matrix, b: Matrix, alpha: f32, beta: f32) {
+pub fn gemm(
+    out: &mut [f32],
+    out_stride: usize,
+    (m, n, k): (usize, usize, usize),
+    a: Matrix,
+    b: Matrix,
+    alpha: f32,
+    beta: f32,
+) {
     assert!(a.holds(m, k) && b.holds(k, n), "gemm: an operand is smaller than {m} x {k} or {k} x {n}");
     assert!(m == 0 || n == 0 || (m - 1) * out_stride + n <= out.len(), "gemm: the output is smaller than {m} x {n}");
     // SAFETY: the assertions above keep every access inside the three slices, and `out` is borrowed mutably.
+    #[rustfmt::skip]
     unsafe {
         gemm::gemm(
             m, n, k,
@@ -42,5 +51,5 @@ pub fn gemm(out: &mut [f32], out_stride: usize, (m, n, k): (usize, usize, usize)
             beta, alpha, false, false, false,
             gemm::Parallelism::None,
         );
-    }
+    };
 }

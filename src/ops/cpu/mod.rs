@@ -34,7 +34,11 @@ impl<'a> Floats<'a> {
         };
         match &*storage {
             Storage::Cpu(CpuStorage::F32(_)) => Ok(Floats { storage, range: start..end }),
-            _ => fail!("a CPU kernel needs an f32 tensor on the CPU, found {:?} on {:?}", tensor.dtype(), tensor.device()),
+            _ => fail!(
+                "a CPU kernel needs an f32 tensor on the CPU, found {:?} on {:?}",
+                tensor.dtype(),
+                tensor.device()
+            ),
         }
     }
 }

@@ -159,8 +159,7 @@ fn input_factors(
     du_xhat: &[f32],
 ) -> (Vec<f32>, Vec<f32>, Vec<f32>) {
     let c = shape.channels;
-    let full_gamma =
-        |i: usize| affine.gamma[i] * (1.0 + affine.scale_shift.map_or(0.0, |s| s[n * 2 * c + i]));
+    let full_gamma = |i: usize| affine.gamma[i] * (1.0 + affine.scale_shift.map_or(0.0, |s| s[n * 2 * c + i]));
     let mut m1: Vec<f32> = (0..c).map(|i| full_gamma(i) * du[i]).collect();
     let mut m2: Vec<f32> = (0..c).map(|i| full_gamma(i) * du_xhat[i]).collect();
     average_groups(shape, &mut m1);

@@ -1,0 +1,11 @@
+//! Every op against its plain version, its central differences and PyTorch; the tape's bookkeeping.
+
+mod attention;
+mod check;
+mod conv;
+mod elementwise;
+mod fixtures;
+mod losses;
+mod norm;
+mod resample;
+mod tape;
