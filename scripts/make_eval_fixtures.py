@@ -1,0 +1,182 @@
+"""Writes tests/fixtures/eval_{augment,convnet}.safetensors: PyTorch's answers for tests/eval.
+
+Needs torch, numpy and safetensors. From the repository's root: python3 scripts/make_eval_fixtures.py
+
+Images are u8 (N, H, W, 3), as in an ImageSet. Convolution weights are written as OHWI, and the head's input features
+in the order (h, w, c), as the Rust network holds them.
+"""
+
+import math
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from safetensors.numpy import save_file
+from torch import nn
+
+MEAN = torch.tensor([0.5071, 0.4866, 0.4409]).view(1, 3, 1, 1)
+STD = torch.tensor([0.2673, 0.2564, 0.2762]).view(1, 3, 1, 1)
+
+
+def random_images(rng, n, size):
+    """Noise over a smooth ground, so that neighbours are alike but never equal."""
+    y, x = np.mgrid[0:size, 0:size] / size
+    phase = rng.uniform(0, 2 * np.pi, (n, 1, 1, 3))
+    ground = 110 + 70 * np.sin(5 * x[None, :, :, None] + phase) + 40 * np.cos(7 * y[None, :, :, None] - phase)
+    return np.clip(ground + rng.normal(0, 15, ground.shape), 0, 255).astype(np.uint8)
+
+
+def normalized(images):
+    """u8 (N, H, W, 3) to normalized (N, 3, H, W)."""
+    return (torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255 - MEAN) / STD
+
+
+def color(x, brightness, saturation, contrast):
+    per_image = lambda v: torch.tensor(v).view(-1, 1, 1, 1)
+    x = x + per_image(brightness)
+    mean = x.mean(dim=1, keepdim=True)
+    x = (x - mean) * per_image(saturation) + mean
+    mean = x.mean(dim=(1, 2, 3), keepdim=True)
+    return (x - mean) * per_image(contrast) + mean
+
+
+def crop(x, down, right):
+    """Pad by 8 zeros on each side and cut the shifted window."""
+    size, padded = x.shape[2], F.pad(x, (8, 8, 8, 8))
+    return torch.stack([p[:, 8 + d:8 + d + size, 8 + r:8 + r + size] for p, d, r in zip(padded, down, right)])
+
+
+def cutout(x, centre_y, centre_x):
+    half = x.shape[2] // 4
+    x = x.clone()
+    for image, cy, cx in zip(x, centre_y, centre_x):
+        image[:, max(cy - half, 0):cy + half, max(cx - half, 0):cx + half] = 0
+    return x
+
+
+def resample(x, theta):
+    """In double precision: at 64 x 64, single-precision coordinates are off by up to 1e-5 pixels themselves."""
+    theta = torch.tensor(theta, dtype=torch.float64)
+    grid = F.affine_grid(theta, list(x.shape), align_corners=False)
+    return F.grid_sample(x.double(), grid, mode="bilinear", padding_mode="zeros", align_corners=False).float()
+
+
+def scale(x, sx, sy):
+    return resample(x, [[[a, 0.0, 0.0], [0.0, b, 0.0]] for a, b in zip(sx, sy)])
+
+
+def rotate(x, angles):
+    return resample(x, [[[math.cos(a), -math.sin(a), 0.0], [math.sin(a), math.cos(a), 0.0]] for a in angles])
+
+
+def augment_fixture(rng):
+    """Three images; the parameters reach the ends of their ranges."""
+    small, large = random_images(rng, 3, 32), random_images(rng, 1, 64)
+    x = normalized(small)
+    brightness, saturation, contrast = [-0.5, 0.31, 0.49], [0.0, 1.9, 0.7], [1.4, 0.5, 0.83]
+    down, right = [-4, 4, 1], [4, 0, -3]
+    centre_y, centre_x = [0, 32, 13], [5, 32, 20]
+    sx, sy = [1 / 1.2, 1.199, 0.97], [1.19, 0.84, 1.13]
+    angles = [math.radians(v) for v in (-15.0, 14.9, 3.3)]
+    large_angle = [math.radians(-11.0)]
+    outputs = {
+        "color": color(x, brightness, saturation, contrast),
+        "crop": crop(x, down, right),
+        "cutout": cutout(x, centre_y, centre_x),
+        "flip": torch.stack([x[0].flip(2), x[1], x[2].flip(2)]),
+        "scale": scale(x, sx, sy),
+        "rotate": rotate(x, angles),
+        "rotate64": rotate(normalized(large), large_angle),
+    }
+    tensors = {f"out.{name}": out.permute(0, 2, 3, 1) for name, out in outputs.items()}
+    tensors |= {
+        "images": small,
+        "images64": large,
+        "color": np.float32([brightness, saturation, contrast]),
+        "crop": np.int64([down, right]),
+        "cutout": np.int64([centre_y, centre_x]),
+        "flip": np.uint8([1, 0, 1]),
+        "scale": np.float32([sx, sy]),
+        "rotate": np.float32(angles),
+        "rotate64": np.float32(large_angle),
+    }
+    return tensors
+
+
+class ConvNet(nn.Module):
+    """Blocks of conv, instance norm as a group norm with one channel a group, ReLU and pooling; a linear head."""
+
+    def __init__(self, depth, width, size, classes):
+        super().__init__()
+        inputs = [3] + [width] * (depth - 1)
+        self.convs = nn.ModuleList(nn.Conv2d(i, width, 3, padding=1) for i in inputs)
+        self.norms = nn.ModuleList(nn.GroupNorm(width, width) for _ in inputs)
+        self.head = nn.Linear((size >> depth) ** 2 * width, classes)
+
+    def forward(self, x):
+        for conv, norm in zip(self.convs, self.norms):
+            x = F.avg_pool2d(F.relu(norm(conv(x))), 2)
+        return self.head(x.flatten(1))
+
+    def weights(self):
+        """Every parameter under the Rust network's name and layout."""
+        out = {}
+        for i, (conv, norm) in enumerate(zip(self.convs, self.norms)):
+            out[f"block{i}.conv.weight"] = conv.weight.permute(0, 2, 3, 1)
+            out[f"block{i}.conv.bias"] = conv.bias
+            out[f"block{i}.norm.weight"] = norm.weight
+            out[f"block{i}.norm.bias"] = norm.bias
+        width, classes = self.convs[0].out_channels, self.head.out_features
+        side = math.isqrt(self.head.in_features // width)
+        head = self.head.weight.view(classes, width, side, side).permute(0, 2, 3, 1)
+        out["head.weight"] = head.reshape(classes, -1)
+        out["head.bias"] = self.head.bias
+        return {name: tensor.detach().clone() for name, tensor in out.items()}
+
+
+def convnet_fixture(rng):
+    """A forward pass, then ten updates of 8 of 12 images; after five of them lr x 0.1 and a fresh optimizer."""
+    classes, lr = 5, 0.05  # five times the protocol's lr: ten steps must show a difference
+    network = ConvNet(depth=3, width=8, size=32, classes=classes)
+    with torch.no_grad():  # factors unlike 1 and 0, as after some training
+        for norm in network.norms:
+            norm.weight.uniform_(0.5, 1.5)
+            norm.bias.uniform_(-0.3, 0.3)
+    images = random_images(rng, 12, 32)
+    labels = torch.from_numpy(rng.integers(0, classes, 12))
+    batches = np.stack([rng.permutation(12)[:8] for _ in range(10)])
+    tensors = {f"weights.{name}": tensor for name, tensor in network.weights().items()}
+    x = normalized(images)
+    tensors["logits"] = network(x).detach()
+
+    losses = []
+    for step, batch in enumerate(batches):
+        if step in (0, 5):
+            rate = lr if step == 0 else lr * 0.1
+            optimizer = torch.optim.SGD(network.parameters(), lr=rate, momentum=0.9, weight_decay=5e-4)
+        loss = F.cross_entropy(network(x[batch]), labels[batch])
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    tensors |= {f"trained.{name}": tensor for name, tensor in network.weights().items()}
+    tensors |= {
+        "images": images,
+        "labels": labels.numpy().astype(np.uint8),
+        "batches": batches.astype(np.uint8),
+        "losses": np.float32(losses),
+    }
+    return tensors
+
+
+def main():
+    torch.manual_seed(0)
+    torch.set_num_threads(1)
+    rng = np.random.default_rng(0)
+    for name, tensors in [("augment", augment_fixture(rng)), ("convnet", convnet_fixture(rng))]:
+        arrays = {k: np.ascontiguousarray(v.numpy() if torch.is_tensor(v) else v) for k, v in tensors.items()}
+        save_file(arrays, f"tests/fixtures/eval_{name}.safetensors")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,113 @@
+//! Augmentations, ConvNet and SGD give PyTorch's numbers (fixtures from scripts/make_eval_fixtures.py).
+
+use std::collections::{BTreeMap, HashMap};
+
+use candle_core::{Device, Tensor};
+use distill::data::ImageSet;
+use distill::eval::{Augmentation, Color, PixelTable, Protocol, Sgd, train_step};
+use distill::models::students::{ConvNet, ConvNetConfig};
+use distill::nn::Params;
+use distill::ops::cpu::tensor;
+use distill::ops::{Tape, Value};
+
+use super::{CIFAR100, classes, floats};
+
+fn fixture(name: &str) -> HashMap<String, Tensor> {
+    let path = format!("{}/tests/fixtures/eval_{name}.safetensors", env!("CARGO_MANIFEST_DIR"));
+    candle_core::safetensors::load(path, &Device::Cpu).unwrap()
+}
+
+fn bytes(tensor: &Tensor) -> Vec<u8> {
+    tensor.flatten_all().unwrap().to_vec1().unwrap()
+}
+
+/// Images (N, H, W, 3) of label 0.
+fn image_set(images: &Tensor) -> ImageSet {
+    let (n, size, _, _) = images.dims4().unwrap();
+    ImageSet { pixels: bytes(images), labels: vec![0; n], size, classes: classes(5) }
+}
+
+fn normalized(set: &ImageSet) -> Vec<f32> {
+    let all: Vec<u32> = (0..set.len() as u32).collect();
+    PixelTable::new(CIFAR100).batch(set, &all)
+}
+
+fn assert_close(what: &str, found: &[f32], expected: &[f32], tolerance: f32) {
+    assert_eq!(found.len(), expected.len(), "{what}");
+    let worst = found.iter().zip(expected).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+    assert!(worst <= tolerance, "{what}: off by {worst}, allowed {tolerance}");
+}
+
+#[test]
+fn augmentations_match_pytorch() {
+    let fixture = fixture("augment");
+    // Row k of a parameter tensor (K, N) holds the k-th parameter of each image.
+    let rows = |name: &str| -> Vec<Vec<f32>> { floats(&fixture[name]).chunks(3).map(<[f32]>::to_vec).collect() };
+    let pairs = |name: &str| -> Vec<[f32; 2]> {
+        let rows = rows(name);
+        rows[0].iter().zip(&rows[1]).map(|(a, b)| [*a, *b]).collect()
+    };
+    let color = rows("color");
+    let color = |i: usize| Color { brightness: color[0][i], saturation: color[1][i], contrast: color[2][i] };
+    let cases = [
+        ("color", Augmentation::Color((0..3).map(color).collect())),
+        ("crop", Augmentation::Crop(pairs("crop").iter().map(|p| p.map(|v| v as i32)).collect())),
+        ("cutout", Augmentation::Cutout(pairs("cutout").iter().map(|p| p.map(|v| v as usize)).collect())),
+        ("flip", Augmentation::Flip(bytes(&fixture["flip"]).iter().map(|&f| f == 1).collect())),
+        ("scale", Augmentation::Scale(pairs("scale"))),
+        ("rotate", Augmentation::Rotate(floats(&fixture["rotate"]))),
+        ("rotate64", Augmentation::Rotate(floats(&fixture["rotate64"]))),
+    ];
+    for (name, augmentation) in cases {
+        let set = image_set(&fixture[if name == "rotate64" { "images64" } else { "images" }]);
+        let mut images = normalized(&set);
+        augmentation.apply(&mut images, set.size);
+        assert_close(name, &images, &floats(&fixture[&format!("out.{name}")]), 1e-5);
+    }
+}
+
+/// The fixture's network with its first weights.
+fn fixture_network(fixture: &HashMap<String, Tensor>) -> (ConvNet, Params) {
+    let params = Params::new(0, &Device::Cpu);
+    let network = ConvNet::new(ConvNetConfig { depth: 3, width: 8, size: 32, classes: 5 }, params.builder()).unwrap();
+    params.assign(&prefixed(fixture, "weights."), "fixture").unwrap();
+    (network, params)
+}
+
+fn prefixed(fixture: &HashMap<String, Tensor>, prefix: &str) -> BTreeMap<String, Tensor> {
+    fixture.iter().filter_map(|(name, t)| Some((name.strip_prefix(prefix)?.to_string(), t.clone()))).collect()
+}
+
+#[test]
+fn convnet_matches_pytorch() {
+    let fixture = fixture("convnet");
+    let (network, _) = fixture_network(&fixture);
+    let set = image_set(&fixture["images"]);
+    let x = tensor(normalized(&set), (set.len(), 32, 32, 3)).unwrap();
+    let logits = network.forward(&Tape::inference(), &Value::constant(x)).unwrap();
+    assert_close("logits", &floats(logits.tensor()), &floats(&fixture["logits"]), 1e-4);
+}
+
+#[test]
+fn ten_updates_follow_pytorch() {
+    let fixture = fixture("convnet");
+    let (network, params) = fixture_network(&fixture);
+    let set = image_set(&fixture["images"]);
+    let labels = bytes(&fixture["labels"]);
+    let mut optimizer = Sgd::new(&params, &Protocol { lr: 0.05, ..Protocol::named("challenge").unwrap() });
+    let mut losses = Vec::new();
+    for (step, batch) in bytes(&fixture["batches"]).chunks(8).enumerate() {
+        if step == 5 {
+            optimizer.restart(0.1);
+        }
+        let indices: Vec<u32> = batch.iter().map(|&i| u32::from(i)).collect();
+        let labels: Vec<u16> = batch.iter().map(|&i| u16::from(labels[usize::from(i)])).collect();
+        let images = PixelTable::new(CIFAR100).batch(&set, &indices);
+        losses.push(train_step(&network, &mut optimizer, images, 32, &labels).unwrap());
+    }
+    assert_close("losses", &losses, &floats(&fixture["losses"]), 1e-4);
+    let trained = prefixed(&fixture, "trained.");
+    for (name, found) in params.named() {
+        assert_close(&name, &floats(&found), &floats(&trained[&name]), 1e-4);
+    }
+}

@@ -1,0 +1,165 @@
+//! Students learn what can be learned, every seed gives its own bits, and sets that do not fit are refused.
+
+use std::sync::Arc;
+
+use candle_core::Device;
+use distill::data::ImageSet;
+use distill::eval::{
+    ConvNetSize, EpochMetrics, Evaluation, Length, Origin, Protocol, StudentKind, Trial, evaluate, mean_and_std,
+};
+use distill::models::students::{ConvNet, ConvNetConfig};
+use distill::nn::Params;
+use distill::ops::cpu::tensor;
+use distill::ops::{Tape, Value, cross_entropy};
+use distill::progress::{Console, Verbosity};
+use distill::rng::Rng;
+
+use super::{CIFAR100, classes, floats};
+
+#[test]
+fn convnet_has_the_known_size() {
+    // 320,010 is the number that the benchmark's code prints for CIFAR-10.
+    for (classes, size, count) in [(10, 32, 320_010), (100, 32, 504_420), (200, 64, 1_938_120)] {
+        let params = Params::new(0, &Device::Cpu);
+        ConvNet::new(ConvNetConfig { depth: 3, width: 128, size, classes }, params.builder()).unwrap();
+        assert_eq!(params.count(), count, "{classes} classes at {size}");
+    }
+}
+
+#[test]
+fn every_parameter_gets_a_gradient() {
+    let params = Params::new(1, &Device::Cpu);
+    let network =
+        ConvNet::new(ConvNetConfig { depth: 3, width: 128, size: 32, classes: 10 }, params.builder()).unwrap();
+    let images = Rng::stream(0, "test", 0, 0).normal(4 * 32 * 32 * 3);
+    let tape = Tape::recording();
+    let x = Value::constant(tensor(images, (4, 32, 32, 3)).unwrap());
+    let loss = cross_entropy(&tape, &network.forward(&tape, &x).unwrap(), &[0, 3, 6, 9]).unwrap();
+    let gradients = tape.backward(&loss).unwrap();
+    for (name, param) in params.named() {
+        let gradient = floats(gradients.get(&param).unwrap());
+        assert!(gradient.iter().all(|g| g.is_finite()), "{name}");
+        let largest = gradient.iter().fold(0.0f32, |m, g| m.max(g.abs()));
+        // Instance norm takes a channel's mean away, so the bias before it has no effect: its gradient is rounding.
+        assert_eq!(largest > 1e-5, !name.ends_with("conv.bias"), "{name}: largest gradient {largest}");
+    }
+}
+
+/// Noisy textures that convolutions tell apart: stripes down, stripes across, a chequered board, plain ground.
+fn textures(per_class: usize, seed: u64) -> ImageSet {
+    let mut rng = Rng::stream(seed, "textures", 0, 0);
+    let (mut pixels, mut labels) = (Vec::new(), Vec::new());
+    for i in 0..4 * per_class {
+        let (class, phase) = (i % 4, rng.below(4));
+        for place in 0..16 * 16 {
+            let (x, y) = ((place % 16 + phase) / 2 % 2, (place / 16 + phase) / 2 % 2);
+            let bright = [x, y, x ^ y, 0][class] * 120;
+            pixels.extend((0..3).map(|_| (50 + bright + rng.below(40)) as u8));
+        }
+        labels.push(class as u16);
+    }
+    ImageSet { pixels, labels, size: 16, classes: classes(4) }
+}
+
+fn small_protocol(epochs: u32, runs: u32) -> Protocol {
+    let quick = Protocol::named("quick").unwrap().with_epochs(epochs).unwrap().with_runs(runs).unwrap();
+    Protocol { batch_size: 16, convnet: ConvNetSize { depth: 3, width: 16 }, ..quick }
+}
+
+fn judge(protocol: &Protocol, train: &ImageSet, test: &ImageSet, seed: u64) -> (Evaluation, Vec<EpochMetrics>) {
+    let trial = Trial { student: StudentKind::ConvNet, protocol, train, test, normalization: CIFAR100, seed };
+    let origin = Origin { dataset: "textures".into(), on: "real".into(), split: "test".into() };
+    let mut epochs = Vec::new();
+    let console = Console::new(Verbosity::Quiet);
+    let mut metrics = |m: &EpochMetrics| {
+        epochs.push(m.clone());
+        Ok(())
+    };
+    let found = evaluate(&trial, &origin, &console, &mut metrics).unwrap();
+    (found, epochs)
+}
+
+#[test]
+fn a_student_learns_what_can_be_learned_and_nothing_else() {
+    let (train, test) = (textures(10, 0), textures(25, 1));
+    let (found, epochs) = judge(&small_protocol(20, 2), &train, &test, 0);
+    assert_eq!(found.runs, [100.0, 100.0]);
+    assert_eq!((found.accuracy_mean, found.accuracy_std), (100.0, Some(0.0)));
+    assert_eq!((found.ipc, found.images, found.test_images), (Some(10), 40, 100));
+    assert!(found.per_class.iter().all(|c| c.accuracy == Some(100.0)));
+    assert_eq!(epochs.len(), 40);
+    assert!(epochs[19].loss < 0.5 * epochs[0].loss);
+    assert_eq!((epochs[9].lr, epochs[9].update), (0.01, 30));
+    assert!((epochs[10].lr - 0.001).abs() < 1e-9);
+
+    let shuffled = |set: &ImageSet| {
+        let order = Rng::stream(2, "shuffled", 0, 0).permutation(set.len());
+        ImageSet { labels: order.iter().map(|&i| set.labels[i as usize]).collect(), ..set.clone() }
+    };
+    let (found, _) = judge(&small_protocol(20, 1), &shuffled(&train), &shuffled(&test), 0);
+    assert!((10.0..40.0).contains(&found.accuracy_mean), "{} % on shuffled labels", found.accuracy_mean);
+    assert_eq!(found.accuracy_std, None);
+}
+
+#[test]
+fn the_seed_decides_every_bit() {
+    let (train, test) = (textures(5, 0), textures(5, 1));
+    let losses = |seed| -> Vec<u32> {
+        judge(&small_protocol(4, 2), &train, &test, seed).1.iter().map(|m| m.loss.to_bits()).collect()
+    };
+    let first = losses(3);
+    assert_eq!(first, losses(3));
+    assert_ne!(first, losses(4));
+    assert_ne!(first[..4], first[4..], "two runs of one seed must differ");
+}
+
+#[test]
+fn sets_that_do_not_fit_are_refused() {
+    let (train, test) = (textures(1, 0), textures(1, 1));
+    let refusal = |train: &ImageSet, test: &ImageSet| {
+        let protocol = small_protocol(1, 1);
+        let (student, normalization) = (StudentKind::ConvNet, CIFAR100);
+        let trial = Trial { student, protocol: &protocol, train, test, normalization, seed: 0 };
+        let origin = Origin { dataset: "textures".into(), on: "real".into(), split: "test".into() };
+        evaluate(&trial, &origin, &Console::new(Verbosity::Quiet), &mut |_| Ok(())).unwrap_err().to_string()
+    };
+    let mut other_order = (*train.classes).clone();
+    other_order.swap(1, 2);
+    let renamed = ImageSet { classes: Arc::new(other_order), ..train.clone() };
+    assert!(refusal(&renamed, &test).contains("class 1 is class 2 (2) in the training set"));
+    assert!(refusal(&train.subset(&[]), &test).contains("training set of this evaluation is empty"));
+    assert!(refusal(&ImageSet { classes: classes(5), ..train.clone() }, &test).contains("lists 5 classes"));
+    assert!(refusal(&ImageSet { labels: vec![9; 4], ..train.clone() }, &test).contains("label 9"));
+    let tiny = |set: &ImageSet| ImageSet { pixels: vec![0; 4 * 4 * 4 * 3], size: 4, ..set.clone() };
+    assert!(refusal(&tiny(&train), &test).contains("4 x 4 pixels"));
+    assert!(refusal(&tiny(&train), &tiny(&test)).contains("at least 8 pixels"));
+}
+
+#[test]
+fn the_steps_protocol_ends_inside_an_epoch() {
+    let (train, test) = (textures(5, 0), textures(2, 1)); // 20 images: two updates an epoch
+    let protocol = Protocol { length: Length::Updates(5), drop_after: 3, ..small_protocol(1, 1) };
+    let (_, epochs) = judge(&protocol, &train, &test, 0);
+    assert_eq!(epochs.iter().map(|m| m.update).collect::<Vec<_>>(), [2, 4, 5]);
+}
+
+#[test]
+fn mean_and_std_follow_the_formula() {
+    assert_eq!(mean_and_std(&[12.5]), (12.5, None));
+    let (mean, std) = mean_and_std(&[10.0, 12.0, 17.0]);
+    assert_eq!(mean, 13.0);
+    assert!((std.unwrap() - 13.0f64.sqrt()).abs() < 1e-12); // (9 + 1 + 16) / 2 = 13
+}
+
+#[test]
+fn eval_json_has_the_promised_names() {
+    let (found, _) = judge(&small_protocol(1, 1), &textures(1, 0), &textures(1, 1), 0);
+    let json = serde_json::to_value(&found).unwrap();
+    for key in ["student", "protocol", "dataset", "ipc", "accuracy_mean", "accuracy_std", "runs", "on", "split"] {
+        assert!(json.get(key).is_some(), "{key}");
+    }
+    assert_eq!(json["student"], "convnet");
+    assert_eq!(json["protocol"], "quick (changed: epochs=1)");
+    assert!(json["accuracy_std"].is_null());
+    assert_eq!(json["protocol_settings"]["length"]["epochs"], 1);
+}
