@@ -10,7 +10,7 @@ pub mod resample;
 
 use std::ops::{Deref, Range};
 
-use candle_core::{CpuStorage, Device, InplaceOp1, Layout, Shape, Storage, StorageRef, Tensor};
+use candle_core::{CpuStorage, Device, InplaceOp1, InplaceOp2, Layout, Shape, Storage, StorageRef, Tensor};
 use rayon::prelude::*;
 
 use crate::error::Result;
@@ -63,16 +63,39 @@ pub fn update(tensor: &Tensor, change: impl Fn(&mut [f32])) -> Result<()> {
     Ok(tensor.inplace_op1(&Update(change))?)
 }
 
-/// `target += addend`, in place.
+/// `target += addend`, in place. An error if they share their storage, which would otherwise lock itself out.
 pub fn add_assign(target: &Tensor, addend: &Tensor) -> Result<()> {
-    let addend = Floats::of(addend)?;
-    update(target, |target| {
-        target.par_chunks_mut(CHUNK).zip(addend.par_chunks(CHUNK)).for_each(|(t, a)| {
-            for (t, a) in t.iter_mut().zip(a) {
-                *t += a;
+    Ok(target.inplace_op2(addend, &AddAssign)?)
+}
+
+struct AddAssign;
+
+impl InplaceOp2 for AddAssign {
+    fn name(&self) -> &'static str {
+        "add_assign"
+    }
+
+    fn cpu_fwd(
+        &self,
+        target: &mut CpuStorage,
+        tl: &Layout,
+        addend: &CpuStorage,
+        al: &Layout,
+    ) -> candle_core::Result<()> {
+        match (target, tl.contiguous_offsets(), addend, al.contiguous_offsets()) {
+            (CpuStorage::F32(target), Some((t0, t1)), CpuStorage::F32(addend), Some((a0, a1)))
+                if t1 - t0 == a1 - a0 =>
+            {
+                target[t0..t1].par_chunks_mut(CHUNK).zip(addend[a0..a1].par_chunks(CHUNK)).for_each(|(t, a)| {
+                    for (t, a) in t.iter_mut().zip(a) {
+                        *t += a;
+                    }
+                });
+                Ok(())
             }
-        });
-    })
+            _ => candle_core::bail!("an in-place sum needs two contiguous f32 tensors of one size"),
+        }
+    }
 }
 
 struct Update<F>(F);
