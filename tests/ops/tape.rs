@@ -47,6 +47,16 @@ fn adding_to_one_gradient_leaves_its_siblings_alone() {
     );
 }
 
+/// An op that hands one storage to two inputs breaks the tape's rule: an error, neither a hang nor a wrong sum.
+#[test]
+fn gradients_that_share_storage_are_refused() {
+    let x = normal("shared", 0, &[4]);
+    let tape = Tape::recording();
+    let v = tape.param(&x);
+    let sum = tape.record(x.clone(), &[&v, &v], |g| Ok(vec![Some(g.clone()), Some(g)]));
+    assert!(tape.backward(&sum).is_err());
+}
+
 #[test]
 fn every_param_call_on_one_tensor_is_the_same_leaf() {
     let x = normal("leaf", 0, &[4]);

@@ -11,7 +11,7 @@ pub mod resample;
 use std::cell::RefCell;
 use std::ops::{Deref, Range};
 
-use candle_core::{CpuStorage, Device, InplaceOp1, Layout, Shape, Storage, StorageRef, Tensor};
+use candle_core::{CpuStorage, Device, InplaceOp1, InplaceOp2, Layout, Shape, Storage, StorageRef, Tensor};
 use rayon::prelude::*;
 
 use crate::error::Result;
@@ -76,16 +76,39 @@ fn try_update(tensor: &Tensor, change: impl FnMut(&mut [f32]) -> Result<()>) -> 
     Ok(tensor.inplace_op1(&Update(RefCell::new(change)))?)
 }
 
-/// `target += addend`, in place.
+/// `target += addend`, in place. An error if they share their storage, which would otherwise lock itself out.
 pub fn add_assign(target: &Tensor, addend: &Tensor) -> Result<()> {
-    let addend = Floats::of(addend)?;
-    update(target, |target| {
-        target.par_chunks_mut(CHUNK).zip(addend.par_chunks(CHUNK)).for_each(|(t, a)| {
-            for (t, a) in t.iter_mut().zip(a) {
-                *t += a;
+    Ok(target.inplace_op2(addend, &AddAssign)?)
+}
+
+struct AddAssign;
+
+impl InplaceOp2 for AddAssign {
+    fn name(&self) -> &'static str {
+        "add_assign"
+    }
+
+    fn cpu_fwd(
+        &self,
+        target: &mut CpuStorage,
+        tl: &Layout,
+        addend: &CpuStorage,
+        al: &Layout,
+    ) -> candle_core::Result<()> {
+        match (target, tl.contiguous_offsets(), addend, al.contiguous_offsets()) {
+            (CpuStorage::F32(target), Some((t0, t1)), CpuStorage::F32(addend), Some((a0, a1)))
+                if t1 - t0 == a1 - a0 =>
+            {
+                target[t0..t1].par_chunks_mut(CHUNK).zip(addend[a0..a1].par_chunks(CHUNK)).for_each(|(t, a)| {
+                    for (t, a) in t.iter_mut().zip(a) {
+                        *t += a;
+                    }
+                });
+                Ok(())
             }
-        });
-    })
+            _ => candle_core::bail!("an in-place sum needs two contiguous f32 tensors of one size"),
+        }
+    }
 }
 
 /// In a `RefCell` because candle hands the operation over by shared reference.
