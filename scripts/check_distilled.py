@@ -41,7 +41,7 @@ def main(folder: Path) -> int:
     by_folder = load_dataset("imagefolder", data_dir=str(folder), split="train")
     compare("datasets, imagefolder", ((r["image"], r["label"]) for r in by_folder), by_folder.features["label"].names, whole)
     by_card = load_dataset(str(folder), split="train")
-    compare("datasets, by the card", ((r["image"], r["label"]) for r in by_card), by_card.features["label"].names, True)
+    compare("datasets, by the card", ((r["image"], r["label"]) for r in by_card), by_card.features["label"].names, whole)
     torchvision = ImageFolder(folder / "train")
     compare("torchvision", torchvision, torchvision.classes, whole)
 

@@ -95,7 +95,7 @@ fn written_files_hold_the_same_pixels_labels_and_classes() {
         }
     }
     let card = fs::read_to_string(folder.join("README.md")).unwrap();
-    for part in ["---\nlicense: other", "'9': '009_heart'", "seed 7", "| 1 | square | 1 | 2 |"] {
+    for part in ["---\nlicense: other", "path: train/**", "seed 7", "| 1 | square | 1 | 2 |"] {
         assert!(card.contains(part), "{part}");
     }
     assert!(!folder.join("train/metadata.jsonl").exists());
@@ -142,12 +142,23 @@ fn a_subset_of_classes_keeps_the_labels_and_the_whole_class_list() {
 
 #[test]
 fn class_names_become_safe_folder_names() {
+    // The last two would be taken for splits by Hugging Face's image folder, and loaded twice.
+    let cases = [
+        ("apple", "000_apple"),
+        ("../Pop bottle/é", "001____pop_bottle__"),
+        ("trainer", "002_trainer"),
+        ("train", "003_trainclass"),
+        ("bullet train", "004_bullet_trainclass"),
+    ];
+    let classes = cases.map(|(name, _)| Class { name: name.into(), id: name.into() }).to_vec();
+    let images = ImageSet { pixels: vec![9; 60], labels: vec![0, 1, 2, 3, 4], size: 2, classes: Arc::new(classes) };
     let root = tempfile::tempdir().unwrap();
-    let class = Class { name: "../Pop bottle/é".into(), id: "n1".into() };
-    let images = ImageSet { pixels: vec![9; 12], labels: vec![0], size: 2, classes: Arc::new(vec![class]) };
     let folder = root.path().join("set");
-    DistilledSet::new(images, vec![0], provenance()).unwrap().write(&folder, false).unwrap();
-    assert!(folder.join("train/000____pop_bottle__/0000.png").is_file());
+    DistilledSet::new(images, vec![0; 5], provenance()).unwrap().write(&folder, false).unwrap();
+    for (_, name) in cases {
+        assert!(folder.join("train").join(name).join("0000.png").is_file(), "{name}");
+    }
+    assert_eq!(DistilledSet::read(&folder).unwrap().images.classes[3].name, "train");
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use super::{DistilledSet, Provenance, class_folder};
+use super::{DistilledSet, Provenance};
 use crate::data::DatasetName;
 
 /// The whole card.
@@ -10,12 +10,7 @@ pub fn card(set: &DistilledSet) -> String {
     format!("{}{}{}{}", front_matter(set), what_it_is(set), HOW_TO_LOAD, classes(set))
 }
 
-/// The class list in the front matter makes `load_dataset("FOLDER")` give the data set's own label numbers, also where
-/// some classes have no image.
 fn front_matter(set: &DistilledSet) -> String {
-    let names: String = (0..set.images.classes.len())
-        .map(|label| format!("          '{label}': '{}'\n", class_folder(&set.images.classes, label)))
-        .collect();
     let size = match set.images.len() {
         0..1_000 => "n<1K",
         1_000..10_000 => "1K<n<10K",
@@ -25,8 +20,7 @@ fn front_matter(set: &DistilledSet) -> String {
     format!(
         "---\nlicense: other\nlicense_name: see-source\npretty_name: {title}, distilled\ntask_categories:\n\
          - image-classification\nsize_categories:\n- {size}\ntags:\n- dataset-distillation\nconfigs:\n\
-         - config_name: default\n  data_files:\n  - split: train\n    path: train/**\ndataset_info:\n  features:\n\
-         \x20 - name: image\n    dtype: image\n  - name: label\n    dtype:\n      class_label:\n        names:\n{names}---\n\n",
+         - config_name: default\n  data_files:\n  - split: train\n    path: train/**\n---\n\n",
         title = set.provenance.dataset.title(),
     )
 }
@@ -75,7 +69,7 @@ const HOW_TO_LOAD: &str = r#"
 
 ```python
 from datasets import load_dataset
-data = load_dataset("FOLDER", split="train")           # with the label numbers below
+data = load_dataset("FOLDER", split="train")
 
 from torchvision.datasets import ImageFolder
 data = ImageFolder("FOLDER/train")
@@ -85,8 +79,8 @@ with safe_open("FOLDER/distilled.safetensors", "pt") as file:
     images, labels = file.get_tensor("images"), file.get_tensor("labels")
 ```
 
-`ImageFolder` and `load_dataset("imagefolder", data_dir="FOLDER")` number the folders that they find. That gives the labels
-below if every class has images; otherwise take the label from the folder's leading number.
+`ImageFolder` and `load_dataset` number the folders that they find. That gives the labels below if every class has images;
+otherwise take the label from the folder's leading number.
 "#;
 
 fn classes(set: &DistilledSet) -> String {

@@ -138,12 +138,18 @@ impl DistilledSet {
     }
 }
 
-/// A class's folder, "000_apple": the number keeps the order of labels for readers that sort folders by name.
+/// Words that Hugging Face's image folder takes for a split wherever they stand alone in a folder's name.
+const SPLIT_WORDS: [&str; 10] =
+    ["train", "training", "validation", "valid", "dev", "val", "test", "testing", "eval", "evaluation"];
+
+/// A class's folder, "000_apple": the number keeps the order of labels for readers that sort folders by name. CIFAR-100's
+/// class "train" becomes "090_trainclass": as "090_train" inside train/ its images would be loaded twice.
 fn class_folder(classes: &[Class], label: usize) -> String {
     let width = digits(classes.len().saturating_sub(1)).max(3);
     let letter = |c: char| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '_' };
     let name: String = classes[label].name.chars().map(letter).collect();
-    format!("{label:0width$}_{name}")
+    let word = |word: &str| format!("{word}{}", if SPLIT_WORDS.contains(&word) { "class" } else { "" });
+    format!("{label:0width$}_{}", name.split('_').map(word).collect::<Vec<_>>().join("_"))
 }
 
 /// The file of each image relative to the distilled folder, in the set's order: "train/000_apple/0003.png".
