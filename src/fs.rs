@@ -37,6 +37,20 @@ pub fn sync_folder(folder: &Path) -> Result<()> {
     if cfg!(unix) { File::open(folder).and_then(|folder| folder.sync_all()).at(folder) } else { Ok(()) }
 }
 
+/// Makes a whole folder last: every file in it, then the folders. The files are best all written before: the first sync
+/// then carries most of them.
+pub fn sync_tree(folder: &Path) -> Result<()> {
+    for entry in fs::read_dir(folder).at(folder)? {
+        let path = entry.at(folder)?.path();
+        if path.is_dir() {
+            sync_tree(&path)?;
+        } else {
+            File::open(&path).and_then(|file| file.sync_all()).at(&path)?;
+        }
+    }
+    sync_folder(folder)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

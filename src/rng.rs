@@ -13,12 +13,8 @@ pub fn philox(mut counter: [u32; 4], mut key: [u32; 2]) -> [u32; 4] {
     for _ in 0..10 {
         let p0 = u64::from(MULTIPLIERS[0]) * u64::from(counter[0]);
         let p1 = u64::from(MULTIPLIERS[1]) * u64::from(counter[2]);
-        counter = [
-            (p1 >> 32) as u32 ^ counter[1] ^ key[0],
-            p1 as u32,
-            (p0 >> 32) as u32 ^ counter[3] ^ key[1],
-            p0 as u32,
-        ];
+        counter =
+            [(p1 >> 32) as u32 ^ counter[1] ^ key[0], p1 as u32, (p0 >> 32) as u32 ^ counter[3] ^ key[1], p0 as u32];
         key = [key[0].wrapping_add(WEYL[0]), key[1].wrapping_add(WEYL[1])];
     }
     counter
@@ -143,7 +139,9 @@ mod tests {
         let first = |seed, name, a, b| Rng::stream(seed, name, a, b).next_u64();
         let base = first(0, "noise", 3, 5);
         assert_eq!(base, first(0, "noise", 3, 5));
-        for other in [first(1, "noise", 3, 5), first(0, "batch", 3, 5), first(0, "noise", 5, 3), first(0, "noise", 3, 6)] {
+        for other in
+            [first(1, "noise", 3, 5), first(0, "batch", 3, 5), first(0, "noise", 5, 3), first(0, "noise", 3, 6)]
+        {
             assert_ne!(base, other);
         }
     }

@@ -94,15 +94,19 @@ pub fn sample(run: &RunDir, config: &Config, args: &SampleArgs, console: &Consol
         size: config.dataset.image_size(),
         classes: Arc::new(trained.classes.clone()),
     };
+    let sampler = &config.sampler;
+    let details = json!({
+        "run": run.name(), "sampler": "ddim", "steps": sampler.steps, "guidance": sampler.guidance, "eta": sampler.eta,
+        "ipc": args.sampling.ipc, "distill": env!("CARGO_PKG_VERSION"), "unet_steps": trained.steps,
+    });
     let provenance = Provenance {
         dataset: config.dataset,
-        run: run.name(),
+        method: "sampled from a class-conditional latent diffusion model with DDIM".into(),
         seed,
-        settings: json!({ "sampler": "ddim", "steps": config.sampler.steps, "guidance": config.sampler.guidance,
-                          "eta": config.sampler.eta, "ipc": args.sampling.ipc }),
-        version: env!("CARGO_PKG_VERSION").into(),
+        details: details.as_object().cloned().unwrap_or_default(),
     };
-    DistilledSet { images, provenance }.write(&target, args.overwrite)?;
+    let indices = named.iter().map(|&(_, index)| index).collect();
+    DistilledSet::new(images, indices, provenance)?.write(&target, args.overwrite)?;
     Ok(Summary {
         distilled: target.display().to_string(),
         images: named.len(),
@@ -146,6 +150,8 @@ pub struct Trained {
     unet: UNet,
     statistics: LatentStatistics,
     config: Config,
+    /// Training steps of the UNet.
+    steps: u64,
     pub classes: Vec<Class>,
     device: candle_core::Device,
 }
@@ -164,6 +170,7 @@ impl Trained {
             unet: UNet::new(&card.config.unet, shape, unet.builder())?,
             statistics,
             config: card.config,
+            steps: card.training.steps,
             classes: card.classes,
             device: device.clone(),
         };
