@@ -121,7 +121,9 @@ impl Subject {
     /// The protocol of the run that the set comes from.
     fn default_protocol(&self) -> Result<Option<String>> {
         let config = match self.folder.parent() {
-            Some(run) if RunDir::new(run).config().is_file() => Layers::written(&RunDir::new(run).config())?.resolve()?,
+            Some(run) if RunDir::new(run).config().is_file() => {
+                Layers::written(&RunDir::new(run).config())?.resolve()?
+            }
             _ => Layers::preset(crate::config::default_preset(self.dataset, false))?.resolve()?,
         };
         Ok(Some(config.eval.protocol))
@@ -138,7 +140,8 @@ impl Subject {
         let protocol: String =
             judge.protocol.name.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).collect();
         let heldout = if judge.split == EvalSplit::Heldout { "-heldout" } else { "" };
-        let name = format!("{set}-{}-{}{heldout}-seed{}", judge.student.as_str(), protocol.trim_end_matches('-'), judge.seed);
+        let name =
+            format!("{set}-{}-{}{heldout}-seed{}", judge.student.as_str(), protocol.trim_end_matches('-'), judge.seed);
         self.folder.join(name)
     }
 
@@ -202,7 +205,8 @@ impl<'a> Judge<'a> {
             EvalSplit::Heldout => data::load(subject.dataset, Split::Train, data_dir)?.hold_out(),
             EvalSplit::Test => {
                 let test = data::load(subject.dataset, Split::Test, data_dir)?;
-                let train = if needs_real { data::load(subject.dataset, Split::Train, data_dir)? } else { test.subset(&[]) };
+                let train =
+                    if needs_real { data::load(subject.dataset, Split::Train, data_dir)? } else { test.subset(&[]) };
                 (train, test)
             }
         };
@@ -210,7 +214,12 @@ impl<'a> Judge<'a> {
         drop(train);
         let normalization = subject.dataset.normalization();
         let trial = Trial {
-            student: self.student, protocol: &self.protocol, train: &images, test: &test, normalization, seed: self.seed,
+            student: self.student,
+            protocol: &self.protocol,
+            train: &images,
+            test: &test,
+            normalization,
+            seed: self.seed,
         };
         let split = if self.split == EvalSplit::Test { "test" } else { "heldout" };
         let origin = Origin { dataset: subject.dataset.to_string(), on: subject.name(), split: split.into() };

@@ -8,7 +8,9 @@ use crate::{Place, tiny};
 fn the_three_commands_and_their_artefacts() {
     let place = Place::new();
     place.ok(&format!("train --dataset shapes {} --name tiny", tiny()));
-    for file in ["config.toml", "meta.json", "log.txt", "vae/final.safetensors", "vae/metrics.jsonl", "unet/final.safetensors"] {
+    for file in
+        ["config.toml", "meta.json", "log.txt", "vae/final.safetensors", "vae/metrics.jsonl", "unet/final.safetensors"]
+    {
         assert!(place.path("runs/tiny").join(file).is_file(), "{file}");
     }
     for picture in ["vae-0000020.png", "unet-0000020.png"] {
@@ -21,7 +23,10 @@ fn the_three_commands_and_their_artefacts() {
     assert_eq!(fs::read_dir(set.join("train")).unwrap().count(), 10);
 
     let result = place.json("eval --student convnet --protocol quick --epochs 1");
-    assert_eq!((&result["student"], &result["dataset"], &result["ipc"]), (&"convnet".into(), &"shapes".into(), &2.into()));
+    assert_eq!(
+        (&result["student"], &result["dataset"], &result["ipc"]),
+        (&"convnet".into(), &"shapes".into(), &2.into())
+    );
     assert_eq!(result["protocol"], "quick (changed: epochs=1)");
     assert_eq!(result["accuracy_mean"], result["runs"][0]);
     assert!(result["accuracy_std"].is_null());
