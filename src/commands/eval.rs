@@ -4,7 +4,7 @@ use std::fs::{self, File};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use super::sample::Trained;
+use super::sample::load_vae;
 use super::{print, to_json};
 use crate::cli::{Common, EvalArgs, EvalSplit, Judging};
 use crate::config::Layers;
@@ -15,6 +15,7 @@ use crate::eval::{Evaluation, Origin, Protocol, StudentKind, Trial, evaluate};
 use crate::fs::write_atomic;
 use crate::progress::{Console, duration};
 use crate::run_dir::{RunDir, newest_distilled};
+use crate::stages::reconstruct;
 use crate::usage;
 
 /// Images per class of a baseline where `--ipc` does not say otherwise.
@@ -88,8 +89,9 @@ impl Subject {
             Some("real") => Ok(baseline(Source::Real, dataset()?)),
             Some("random-real") => Ok(baseline(Source::RandomReal(ipc), dataset()?)),
             Some("reconstructed") => {
-                let run = RunDir::open(place)?;
-                let dataset = dataset_of_run(&run.root)?;
+                let named = RunDir::new(place); // its VAE is enough
+                let run = if named.weights("vae").is_file() { named } else { RunDir::open(place)? };
+                let dataset = Layers::written(&run.config())?.resolve()?.dataset;
                 Ok(Subject { folder: run.eval(), source: Source::Reconstructed(ipc, run), dataset })
             }
             Some(path) => Self::distilled(Path::new(path), args, out),
@@ -152,7 +154,10 @@ impl Subject {
             Source::Real => Ok(real.clone()),
             Source::RandomReal(ipc) => real.random_per_class(*ipc as usize, seed),
             Source::Reconstructed(ipc, run) => {
-                Trained::load(run, common)?.reconstruct(&real.random_per_class(*ipc as usize, seed)?)
+                let device = common.device.open()?;
+                let (vae, _) = load_vae(run, &device)?;
+                let images = real.random_per_class(*ipc as usize, seed)?;
+                Ok(ImageSet { pixels: reconstruct(&vae, &images, &device)?, ..images })
             }
         }
     }
