@@ -46,6 +46,9 @@ pub struct Common {
     /// Where to compute: auto, cpu or cuda:N
     #[arg(long, value_name = "DEVICE", default_value = "auto", help_heading = "Common options")]
     pub device: DeviceChoice,
+    /// Precision of matrix products: f32, bf16 (sums in f32), or auto: bf16 where the processor has AMX
+    #[arg(long, value_name = "DTYPE", default_value = "auto", help_heading = "Common options")]
+    pub dtype: DType,
     /// Folder that holds the data sets [default: $DISTILL_DATA, else the user's cache folder]
     #[arg(long, value_name = "DIR", help_heading = "Common options")]
     pub data_dir: Option<PathBuf>,
@@ -77,6 +80,14 @@ impl Common {
             _ => Verbosity::Normal,
         }
     }
+}
+
+/// What `--dtype` says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum DType {
+    Auto,
+    F32,
+    Bf16,
 }
 
 /// Options that choose and change the configuration.

@@ -13,13 +13,16 @@ use std::io::Write;
 
 use serde::Serialize;
 
-use crate::cli::Command;
+use crate::cli::{Command, DType};
 use crate::error::{Error, Result};
+use crate::ops::cpu::products::{self, Products};
 use crate::progress::Console;
+use crate::usage;
 
 /// Runs a command to its end.
 pub fn run(command: &Command) -> Result<()> {
     let console = Console::new(command.common().verbosity());
+    choose_products(command.common().dtype)?;
     match command {
         Command::Train(args) => train::run(args, &console),
         Command::Sample(args) => sample::run(args, &console),
@@ -29,6 +32,15 @@ pub fn run(command: &Command) -> Result<()> {
         Command::Data(args) => data::run(&args.action),
         Command::Bench(args) => bench::run(args, &console),
     }
+}
+
+/// Sets the precision of matrix products for the whole process.
+fn choose_products(dtype: DType) -> Result<()> {
+    let wanted = if dtype == DType::F32 { Products::F32 } else { Products::Bf16 };
+    if products::set(wanted) != wanted && dtype == DType::Bf16 {
+        usage!("--dtype bf16: this processor has no AMX, which bf16 products need; use --dtype f32 or auto");
+    }
+    Ok(())
 }
 
 /// Prints a result to stdout; a reader that closed the pipe early is no error.

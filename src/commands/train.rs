@@ -25,7 +25,7 @@ use crate::stages::{Latents, ModelCard, UNetTask, VALIDATION_IMAGES, VaeTask};
 use crate::train::{FORMAT_VERSION, Finished, Intervals, Task, Trainer, load_weights, read_metadata, save_weights};
 use crate::{fail, usage};
 
-/// Share of a time limit that the VAE gets.
+/// Share of a time limit that the VAE gets where both networks are trained.
 const VAE_SHARE: f64 = 0.25;
 
 /// What is written once a run starts.
@@ -91,7 +91,8 @@ pub fn train(
     let images = if config.train.hold_out { &kept } else { &set };
     let deadline = |share: f64| training.max_time.map(|limit: Duration| start + limit.mul_f64(share));
     let session = Session { config, dir, device: &device, console, images, validation: &held };
-    let (vae, of_vae) = session.vae(deadline(VAE_SHARE), stage != Some(Stage::Unet))?;
+    let vae_share = if stage == Some(Stage::Vae) { 1.0 } else { VAE_SHARE };
+    let (vae, of_vae) = session.vae(deadline(vae_share), stage != Some(Stage::Unet))?;
     let mut of_unet = None;
     if stage != Some(Stage::Vae) {
         of_unet = Some(session.unet(&vae, deadline(1.0))?);
