@@ -37,9 +37,9 @@ impl DeviceChoice {
     pub fn open(self) -> Result<Device> {
         match self {
             DeviceChoice::Auto | DeviceChoice::Cpu => Ok(Device::Cpu),
-            DeviceChoice::Cuda(ordinal) => usage!(
-                "--device cuda:{ordinal}: this program was built without CUDA; use --device cpu"
-            ),
+            DeviceChoice::Cuda(ordinal) => {
+                usage!("--device cuda:{ordinal}: this program was built without CUDA; use --device cpu")
+            }
         }
     }
 }

@@ -22,7 +22,12 @@ pub fn save_grid(path: &Path, images: &[&[u8]], size: usize, columns: usize, sca
         let (row, column) = (i as u32 / columns, i as u32 % columns);
         if let Some(image) = RgbImage::from_raw(size as u32, size as u32, pixels.to_vec()) {
             let image = imageops::resize(&image, side, side, imageops::FilterType::Nearest);
-            imageops::replace(&mut grid, &image, (GAP + column * (side + GAP)).into(), (GAP + row * (side + GAP)).into());
+            imageops::replace(
+                &mut grid,
+                &image,
+                (GAP + column * (side + GAP)).into(),
+                (GAP + row * (side + GAP)).into(),
+            );
         }
     }
     write_atomic(path, &png(&grid, path)?)

@@ -80,7 +80,15 @@ impl Console {
             *self.bar.borrow_mut() = Some(bar);
         }
         let now = Instant::now();
-        Bar { console: self, label: label.into(), start: now, first: done, total: Cell::new(total), last_line: Cell::new(now), images: Cell::new(0) }
+        Bar {
+            console: self,
+            label: label.into(),
+            start: now,
+            first: done,
+            total: Cell::new(total),
+            last_line: Cell::new(now),
+            images: Cell::new(0),
+        }
     }
 }
 

@@ -108,7 +108,10 @@ pub fn newest_distilled(out: &Path) -> Result<PathBuf> {
     }
     match found.into_iter().max() {
         Some((_, set)) => Ok(set),
-        None => fail!("{}: no distilled set is there; make one with `distill sample`, or name one with --on PATH", out.display()),
+        None => fail!(
+            "{}: no distilled set is there; make one with `distill sample`, or name one with --on PATH",
+            out.display()
+        ),
     }
 }
 

@@ -27,7 +27,12 @@ fn describe(info: &Info) -> String {
     let mut out = format!("{}: {}\n", info.dataset, info.source);
     out += &format!("images:  {0} x {0} pixels\n", info.image_size);
     for split in &info.splits {
-        out += &format!("{:<8} {} images (official: {})\n", format!("{}:", split.split), split.images, split.official_images);
+        out += &format!(
+            "{:<8} {} images (official: {})\n",
+            format!("{}:", split.split),
+            split.images,
+            split.official_images
+        );
     }
     out += &format!("classes: {} ({}{more})", info.classes.len(), names.join(", "));
     info.notes.iter().fold(out, |out, note| format!("{out}\nnote:    {note}"))

@@ -4,7 +4,7 @@ use std::fs::{self, File};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use super::sample::Trained;
+use super::sample::load_vae;
 use super::{print, to_json};
 use crate::cli::{Common, EvalArgs, EvalSplit, Judging};
 use crate::config::Layers;
@@ -15,6 +15,7 @@ use crate::eval::{Evaluation, Origin, Protocol, StudentKind, Trial, evaluate};
 use crate::fs::write_atomic;
 use crate::progress::{Console, duration};
 use crate::run_dir::{RunDir, newest_distilled};
+use crate::stages::reconstruct;
 use crate::usage;
 
 /// Images per class of a baseline where `--ipc` does not say otherwise.
@@ -88,8 +89,9 @@ impl Subject {
             Some("real") => Ok(baseline(Source::Real, dataset()?)),
             Some("random-real") => Ok(baseline(Source::RandomReal(ipc), dataset()?)),
             Some("reconstructed") => {
-                let run = RunDir::open(place)?;
-                let dataset = dataset_of_run(&run.root)?;
+                let named = RunDir::new(place); // its VAE is enough
+                let run = if named.weights("vae").is_file() { named } else { RunDir::open(place)? };
+                let dataset = Layers::written(&run.config())?.resolve()?.dataset;
                 Ok(Subject { folder: run.eval(), source: Source::Reconstructed(ipc, run), dataset })
             }
             Some(path) => Self::distilled(Path::new(path), args, out),
@@ -121,7 +123,9 @@ impl Subject {
     /// The protocol of the run that the set comes from.
     fn default_protocol(&self) -> Result<Option<String>> {
         let config = match self.folder.parent() {
-            Some(run) if RunDir::new(run).config().is_file() => Layers::written(&RunDir::new(run).config())?.resolve()?,
+            Some(run) if RunDir::new(run).config().is_file() => {
+                Layers::written(&RunDir::new(run).config())?.resolve()?
+            }
             _ => Layers::preset(crate::config::default_preset(self.dataset, false))?.resolve()?,
         };
         Ok(Some(config.eval.protocol))
@@ -138,7 +142,8 @@ impl Subject {
         let protocol: String =
             judge.protocol.name.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).collect();
         let heldout = if judge.split == EvalSplit::Heldout { "-heldout" } else { "" };
-        let name = format!("{set}-{}-{}{heldout}-seed{}", judge.student.as_str(), protocol.trim_end_matches('-'), judge.seed);
+        let name =
+            format!("{set}-{}-{}{heldout}-seed{}", judge.student.as_str(), protocol.trim_end_matches('-'), judge.seed);
         self.folder.join(name)
     }
 
@@ -149,7 +154,10 @@ impl Subject {
             Source::Real => Ok(real.clone()),
             Source::RandomReal(ipc) => real.random_per_class(*ipc as usize, seed),
             Source::Reconstructed(ipc, run) => {
-                Trained::load(run, common)?.reconstruct(&real.random_per_class(*ipc as usize, seed)?)
+                let device = common.device.open()?;
+                let (vae, _) = load_vae(run, &device)?;
+                let images = real.random_per_class(*ipc as usize, seed)?;
+                Ok(ImageSet { pixels: reconstruct(&vae, &images, &device)?, ..images })
             }
         }
     }
@@ -202,7 +210,8 @@ impl<'a> Judge<'a> {
             EvalSplit::Heldout => data::load(subject.dataset, Split::Train, data_dir)?.hold_out(),
             EvalSplit::Test => {
                 let test = data::load(subject.dataset, Split::Test, data_dir)?;
-                let train = if needs_real { data::load(subject.dataset, Split::Train, data_dir)? } else { test.subset(&[]) };
+                let train =
+                    if needs_real { data::load(subject.dataset, Split::Train, data_dir)? } else { test.subset(&[]) };
                 (train, test)
             }
         };
@@ -210,7 +219,12 @@ impl<'a> Judge<'a> {
         drop(train);
         let normalization = subject.dataset.normalization();
         let trial = Trial {
-            student: self.student, protocol: &self.protocol, train: &images, test: &test, normalization, seed: self.seed,
+            student: self.student,
+            protocol: &self.protocol,
+            train: &images,
+            test: &test,
+            normalization,
+            seed: self.seed,
         };
         let split = if self.split == EvalSplit::Test { "test" } else { "heldout" };
         let origin = Origin { dataset: subject.dataset.to_string(), on: subject.name(), split: split.into() };

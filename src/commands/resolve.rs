@@ -44,7 +44,10 @@ pub fn resolve(
     }
     let config = layers.resolve()?;
     if let Some(dataset) = dataset.filter(|d| *d != config.dataset) {
-        usage!("--dataset {dataset}: the configuration is for {}; drop --dataset or name another preset", config.dataset);
+        usage!(
+            "--dataset {dataset}: the configuration is for {}; drop --dataset or name another preset",
+            config.dataset
+        );
     }
     if configuring.preset.is_none() {
         let place = if on_gpu { "a GPU" } else { "a CPU" };

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
+use candle_core::Device;
 use serde::Serialize;
 use serde_json::json;
 
@@ -20,7 +21,7 @@ use crate::models::vae::Vae;
 use crate::nn::Params;
 use crate::progress::{Console, duration};
 use crate::run_dir::RunDir;
-use crate::stages::{Generator, LatentStatistics, ModelCard, Sampling, reconstruct};
+use crate::stages::{Generator, LatentStatistics, ModelCard, Sampling};
 use crate::train::{load_weights, read_metadata};
 use crate::{fail, interrupt, usage};
 
@@ -144,45 +145,41 @@ fn draw(
     Ok(pixels)
 }
 
+/// The autoencoder of a run, and the description that stands beside it.
+pub fn load_vae(run: &RunDir, device: &Device) -> Result<(Vae, ModelCard)> {
+    let path = run.weights("vae");
+    let card: ModelCard = read_metadata(&path)?;
+    let params = Params::new(0, device);
+    let vae = Vae::new(&card.config.vae, params.builder())?;
+    params.assign(&load_weights(&path, device)?, &path.display().to_string())?;
+    Ok((vae, card))
+}
+
 /// The networks of a finished run.
-pub struct Trained {
-    pub vae: Vae,
+struct Trained {
+    vae: Vae,
     unet: UNet,
     statistics: LatentStatistics,
     config: Config,
     /// Training steps of the UNet.
     steps: u64,
-    pub classes: Vec<Class>,
-    device: candle_core::Device,
+    classes: Vec<Class>,
+    device: Device,
 }
 
 impl Trained {
-    pub fn load(run: &RunDir, common: &Common) -> Result<Self> {
+    fn load(run: &RunDir, common: &Common) -> Result<Self> {
         let device = common.device.open()?;
-        let card: ModelCard = read_metadata(&run.weights("unet"))?;
-        let (vae, unet) = (Params::new(0, &device), Params::new(0, &device));
+        let (vae, _) = load_vae(run, &device)?;
+        let path = run.weights("unet");
+        let card: ModelCard = read_metadata(&path)?;
         let Some(statistics) = card.latents else {
-            fail!("{}: states no latent statistics; train the unet stage again", run.weights("unet").display());
+            fail!("{}: states no latent statistics; train the unet stage again", path.display());
         };
-        let shape = card.config.latents(card.classes.len());
-        let trained = Trained {
-            vae: Vae::new(&card.config.vae, vae.builder())?,
-            unet: UNet::new(&card.config.unet, shape, unet.builder())?,
-            statistics,
-            config: card.config,
-            steps: card.training.steps,
-            classes: card.classes,
-            device: device.clone(),
-        };
-        for (params, path) in [(vae, run.weights("vae")), (unet, run.weights("unet"))] {
-            params.assign(&load_weights(&path, &device)?, &path.display().to_string())?;
-        }
-        Ok(trained)
-    }
-
-    /// Real images through the autoencoder.
-    pub fn reconstruct(&self, images: &ImageSet) -> Result<ImageSet> {
-        Ok(ImageSet { pixels: reconstruct(&self.vae, images, &self.device)?, ..images.clone() })
+        let params = Params::new(0, &device);
+        let unet = UNet::new(&card.config.unet, card.config.latents(card.classes.len()), params.builder())?;
+        params.assign(&load_weights(&path, &device)?, &path.display().to_string())?;
+        Ok(Trained { vae, unet, statistics, config: card.config, steps: card.training.steps, classes: card.classes, device })
     }
 
     fn generator(&self) -> Generator<'_> {

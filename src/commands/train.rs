@@ -107,7 +107,9 @@ fn prepare(dir: &RunDir, config: &Config, overwrite: bool) -> Result<File> {
     let lock = File::create(&path).at(&path)?;
     match lock.try_lock() {
         Ok(()) => {}
-        Err(TryLockError::WouldBlock) => fail!("{}: another process is training this run; wait for it to end", dir.root.display()),
+        Err(TryLockError::WouldBlock) => {
+            fail!("{}: another process is training this run; wait for it to end", dir.root.display())
+        }
         Err(TryLockError::Error(e)) => return Err(Error::Io { path, source: e }),
     }
     if overwrite {
@@ -160,7 +162,10 @@ impl Session<'_> {
         let (params, ema) = (self.params("vae"), self.params("vae"));
         if !self.dir.weights("vae").is_file() {
             if !may_train {
-                usage!("--stage unet: {} has no finished VAE; train it first with --stage vae", self.dir.root.display());
+                usage!(
+                    "--stage unet: {} has no finished VAE; train it first with --stage vae",
+                    self.dir.root.display()
+                );
             }
             let task = VaeTask::new(self.config, &params, &ema, self.images, self.validation, self.device)?;
             let finished = self.fit("vae", &task, &params, &ema, deadline)?;
@@ -252,7 +257,12 @@ pub fn dry_run(config: &Config, dir: &RunDir, common: &Common) -> Result<()> {
     let autoencoder = Vae::new(&config.vae, vae.builder())?;
     autoencoder.encode(&encode, &zeros(size, 3)?)?;
     autoencoder.decode(&decode, &zeros(shape.size, shape.channels)?)?;
-    UNet::new(&config.unet, shape, unet.builder())?.forward(&denoise, &zeros(shape.size, shape.channels)?, &[0.0], &[0])?;
+    UNet::new(&config.unet, shape, unet.builder())?.forward(
+        &denoise,
+        &zeros(shape.size, shape.channels)?,
+        &[0.0],
+        &[0],
+    )?;
     let outputs = [dir.config(), dir.weights("vae"), dir.weights("unet"), dir.samples(), dir.distilled(), dir.eval()];
     let plan = json!({
         "config": config,

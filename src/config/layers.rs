@@ -71,7 +71,12 @@ impl Layers {
         let known = flatten(&self.base);
         if !known.contains_key(&key.key) {
             let nearest = crate::nearest::nearest(&key.key, known.keys().map(String::as_str));
-            usage!("{}: there is no key `{}`{}", key.source, key.key, nearest.map_or(String::new(), |n| format!("; did you mean `{n}`?")));
+            usage!(
+                "{}: there is no key `{}`{}",
+                key.source,
+                key.key,
+                nearest.map_or(String::new(), |n| format!("; did you mean `{n}`?"))
+            );
         }
         let mut table = &mut self.base;
         let mut parts: Vec<&str> = key.key.split('.').collect();

@@ -43,9 +43,7 @@ impl Prediction {
         let (signal, noise) = (a.sqrt(), (1.0 - a).sqrt());
         Ok(match self {
             Prediction::V => ((x * signal)? - (prediction * noise)?)?,
-            Prediction::Eps => {
-                ((x - (prediction * noise)?)? / signal)?.clamp(-EPS_X0_LIMIT, EPS_X0_LIMIT)?
-            }
+            Prediction::Eps => ((x - (prediction * noise)?)? / signal)?.clamp(-EPS_X0_LIMIT, EPS_X0_LIMIT)?,
         })
     }
 }

@@ -155,7 +155,7 @@ fn check(trial: &Trial) -> Result<()> {
     if train.size != test.size {
         fail!(
             "training images are {0} x {0} pixels and test images {1} x {1}; evaluate on the data set that the \
-               training images were made from",
+             training images were made from",
             train.size,
             test.size
         );
@@ -163,7 +163,7 @@ fn check(trial: &Trial) -> Result<()> {
     if train.classes.len() != test.classes.len() {
         fail!(
             "the training set lists {} classes and the test set {}; evaluate on the data set that the training images \
-               were made from",
+             were made from",
             train.classes.len(),
             test.classes.len()
         );
@@ -171,7 +171,7 @@ fn check(trial: &Trial) -> Result<()> {
     if let Some((i, (a, b))) = train.classes.iter().zip(test.classes.iter()).enumerate().find(|(_, (a, b))| a != b) {
         fail!(
             "class {i} is {} ({}) in the training set but {} ({}) in the test set; both must list the same classes in \
-               the same order",
+             the same order",
             a.name,
             a.id,
             b.name,

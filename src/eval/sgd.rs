@@ -11,8 +11,8 @@ use crate::ops::cpu::{CHUNK, Floats, update};
 
 /// The optimizer of a student: g' = g + weight_decay p; v = momentum v + g'; p = p - lr v.
 ///
-/// PyTorch's v is g' at the first step, which is what a v of zeros gives. Its lr stands outside v, unlike in Sutskever et
-/// al. (2013).
+/// PyTorch's v is g' at the first step, which is what a v of zeros gives. The lr stands outside v, unlike in Sutskever
+/// et al. (2013).
 pub struct Sgd {
     params: Vec<Tensor>,
     /// v of each parameter.

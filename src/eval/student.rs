@@ -131,8 +131,8 @@ fn train(
             update += 1;
             if !loss.is_finite() {
                 fail!(
-                    "student run {run}: the loss at update {update} is {loss}, expected a finite number; look at the \
-                       training images, or lower the protocol's lr of {}",
+                    "{label}: the loss at update {update} is {loss}, expected a finite number; look at the training \
+                     images, or lower the protocol's lr of {}",
                     protocol.lr
                 );
             }

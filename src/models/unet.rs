@@ -50,7 +50,7 @@ impl UNetConfig {
         if self.channels == 0 || self.blocks == 0 || self.channel_mult.is_empty() || self.channel_mult.contains(&0) {
             usage!("unet.channels, unet.blocks and unet.channel_mult must not be empty or 0");
         }
-        if self.channels % 2 != 0 || self.groups == 0 || self.channels % self.groups != 0 {
+        if !self.channels.is_multiple_of(2) || self.groups == 0 || !self.channels.is_multiple_of(self.groups) {
             usage!(
                 "unet.groups is {}, which must divide unet.channels ({}, an even number); change one of them",
                 self.groups,
@@ -58,7 +58,7 @@ impl UNetConfig {
             );
         }
         let halvings = self.channel_mult.len() - 1;
-        if size % (1 << halvings) != 0 {
+        if !size.is_multiple_of(1 << halvings) {
             usage!(
                 "unet.channel_mult has {} entries, but latents of {size} x {size} pixels cannot be halved {halvings} \
                  times; remove an entry",
@@ -72,8 +72,11 @@ impl UNetConfig {
         for (mult, resolution) in self.channel_mult.iter().zip(&resolutions) {
             let width = self.channels * mult;
             let attends = self.attention_at.contains(resolution) || Some(resolution) == resolutions.last();
-            if attends && (self.head_dim == 0 || width % self.head_dim != 0) {
-                usage!("unet.head_dim is {}, which does not divide the {width} channels at {resolution} x {resolution}", self.head_dim);
+            if attends && (self.head_dim == 0 || !width.is_multiple_of(self.head_dim)) {
+                usage!(
+                    "unet.head_dim is {}, which does not divide the {width} channels at {resolution} x {resolution}",
+                    self.head_dim
+                );
             }
         }
         Ok(())
@@ -128,8 +131,18 @@ impl UNet {
         let mut builder = Builder { config, width, skips: vec![base], channels: base };
         let down = builder.down(latents.size, &vb)?;
         let last = latents.size >> (config.channel_mult.len() - 1);
-        let mid1 = builder.block(builder.channels, builder.channels, true, vb.pp("mid").pp(format!("{last}x{last}_block0")))?;
-        let mid2 = builder.block(builder.channels, builder.channels, false, vb.pp("mid").pp(format!("{last}x{last}_block1")))?;
+        let mid1 = builder.block(
+            builder.channels,
+            builder.channels,
+            true,
+            vb.pp("mid").pp(format!("{last}x{last}_block0")),
+        )?;
+        let mid2 = builder.block(
+            builder.channels,
+            builder.channels,
+            false,
+            vb.pp("mid").pp(format!("{last}x{last}_block1")),
+        )?;
         let up = builder.up(latents.size, &vb)?;
         Ok(UNet {
             time1: Linear::new(LinearConfig { inputs: base, outputs: width, zero: false }, vb.pp("time1"))?,
@@ -204,8 +217,7 @@ struct Builder<'a> {
 impl Builder<'_> {
     fn block(&self, inputs: usize, outputs: usize, attends: bool, vb: VarBuilder) -> Result<Block> {
         let groups = self.config.groups;
-        let sizes =
-            ResBlockConfig { in_channels: inputs, out_channels: outputs, groups, embedding: Some(self.width) };
+        let sizes = ResBlockConfig { in_channels: inputs, out_channels: outputs, groups, embedding: Some(self.width) };
         let attention = match attends {
             true => Some(AttentionBlock::new(outputs, outputs / self.config.head_dim, groups, vb.pp("attention"))?),
             false => None,

@@ -40,7 +40,7 @@ impl VaeConfig {
                 self.channels
             );
         }
-        if size % self.factor() != 0 {
+        if !size.is_multiple_of(self.factor()) {
             usage!(
                 "vae.channels {:?} divides the side by {}, but images are {size} pixels wide; remove an entry",
                 self.channels,
@@ -68,8 +68,7 @@ impl Level {
     ) -> Result<Self> {
         let block = |i| {
             let in_channels = if i == 0 { inputs } else { outputs };
-            let sizes =
-                ResBlockConfig { in_channels, out_channels: outputs, groups: config.groups, embedding: None };
+            let sizes = ResBlockConfig { in_channels, out_channels: outputs, groups: config.groups, embedding: None };
             ResBlock::new(sizes, vb.pp(format!("block{i}")))
         };
         Ok(Level {

@@ -80,9 +80,7 @@ impl SimpleBackend for Backend {
         let values: Vec<f32> = match init {
             Init::Const(value) => vec![value as f32; n],
             Init::Uniform { lo, up } => (0..n).map(|_| rng.uniform_in(lo as f32, up as f32)).collect(),
-            Init::Randn { mean, stdev } => {
-                rng.normal(n).iter().map(|v| mean as f32 + stdev as f32 * v).collect()
-            }
+            Init::Randn { mean, stdev } => rng.normal(n).iter().map(|v| mean as f32 + stdev as f32 * v).collect(),
             Init::Kaiming { .. } => candle_core::bail!("{name}: layers state the bounds of their initialization"),
         };
         let var = Var::from_vec(values, shape, device)?;

@@ -62,12 +62,11 @@ fn product(
     if let Some(other) = residual.filter(|r| r.dims() != dims) {
         fail!("conv2d or linear: residual {:?} is not of the output's shape {dims:?}", other.dims());
     }
-    let len = dims.iter().product();
-    tape.count_flops(2 * len * shape.patch_len());
+    tape.count_flops(2 * dims.iter().product::<usize>() * shape.patch_len());
     let bias_floats = bias.map(|b| Floats::of(b.tensor())).transpose()?;
     let residual_floats = residual.map(|r| Floats::of(r.tensor())).transpose()?;
-    let mut out = elementwise::bias_rows(len, shape.out_channels, bias_floats.as_deref(), residual_floats.as_deref());
-    kernel::forward(&shape, &Floats::of(x.tensor())?, &Floats::of(weight.tensor())?, &mut out);
+    let (x_floats, weight_floats) = (Floats::of(x.tensor())?, Floats::of(weight.tensor())?);
+    let out = kernel::forward(&shape, &x_floats, &weight_floats, bias_floats.as_deref(), residual_floats.as_deref());
     let out = tensor(out, dims)?;
 
     let mut inputs = vec![x, weight];

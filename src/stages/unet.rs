@@ -119,7 +119,8 @@ impl Task for UNetTask<'_> {
         let mut total = 0.0;
         for batch in indices.chunks(128) {
             let example = self.example(self.validation, batch, &mut rng, 0.0)?;
-            total += f64::from(self.error(&self.averaged, &Tape::inference(), &example)?.scalar()?) * batch.len() as f64;
+            total +=
+                f64::from(self.error(&self.averaged, &Tape::inference(), &example)?.scalar()?) * batch.len() as f64;
         }
         Ok(vec![("validation_loss", total / indices.len().max(1) as f64)])
     }

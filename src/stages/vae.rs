@@ -47,7 +47,6 @@ impl<'a> VaeTask<'a> {
             device: device.clone(),
         })
     }
-
 }
 
 /// Images (B, H, W, 3) decoded from the means of their own latents.

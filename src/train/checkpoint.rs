@@ -125,7 +125,11 @@ impl Checkpoint {
         let path = folder.join("state.json");
         let bytes = fs::read(&path).at(&path)?;
         let checkpoint: Checkpoint = serde_json::from_slice(&bytes).map_err(|e| {
-            Error::Failed(format!("{}: is damaged or of another version ({e}); remove {} to start again", path.display(), folder.display()))
+            Error::Failed(format!(
+                "{}: is damaged or of another version ({e}); remove {} to start again",
+                path.display(),
+                folder.display()
+            ))
         })?;
         if checkpoint.version != FORMAT_VERSION {
             fail!(
@@ -144,7 +148,11 @@ impl Checkpoint {
             let stored = load_weights(&path, &Device::Cpu)?;
             for (name, tensor) in tensors {
                 let Some(source) = stored.get(name).filter(|s| s.shape() == tensor.shape()) else {
-                    fail!("{}: has no tensor {name} of shape {:?}; it is of another configuration", path.display(), tensor.dims());
+                    fail!(
+                        "{}: has no tensor {name} of shape {:?}; it is of another configuration",
+                        path.display(),
+                        tensor.dims()
+                    );
                 };
                 let source = crate::ops::cpu::Floats::of(source)?;
                 crate::ops::cpu::update(tensor, |values| values.copy_from_slice(&source))?;

@@ -75,7 +75,8 @@ fn fixture_network(fixture: &HashMap<String, Tensor>) -> (ConvNet, Params) {
 }
 
 fn prefixed(fixture: &HashMap<String, Tensor>, prefix: &str) -> BTreeMap<String, Tensor> {
-    fixture.iter().filter_map(|(name, t)| Some((name.strip_prefix(prefix)?.to_string(), t.clone()))).collect()
+    let sorted: BTreeMap<_, _> = fixture.clone().into_iter().collect();
+    sorted.into_iter().filter_map(|(name, t)| Some((name.strip_prefix(prefix)?.to_string(), t))).collect()
 }
 
 #[test]

@@ -4,6 +4,8 @@
 use rayon::prelude::*;
 
 use super::gemm::{Matrix, gemm};
+use super::products::{self, Products};
+use super::{amx, elementwise};
 
 /// Output pixels per im2col band: the band and the weights stay in L2.
 const BAND_PIXELS: usize = 192;
@@ -36,7 +38,7 @@ impl ConvShape {
     }
 
     /// Whether the input itself is its own im2col matrix.
-    fn is_pointwise(&self) -> bool {
+    pub(super) fn is_pointwise(&self) -> bool {
         self.kernel == 1 && self.stride == 1 && self.padding == 0
     }
 
@@ -46,7 +48,7 @@ impl ConvShape {
     }
 
     /// The stride-1 convolution that takes the output's gradient to the input's.
-    fn transposed(&self) -> ConvShape {
+    pub(super) fn transposed(&self) -> ConvShape {
         ConvShape {
             height: self.out_height(),
             width: self.out_width(),
@@ -58,9 +60,25 @@ impl ConvShape {
     }
 }
 
-/// Adds the convolution of `x` (B, H, W, I) with `weight` (O, K, K, I) to `out` (B, OH, OW, O), which holds the bias
-/// and the residual already (or zeros).
-pub fn forward(shape: &ConvShape, x: &[f32], weight: &[f32], out: &mut [f32]) {
+/// The convolution of `x` (B, H, W, I) with `weight` (O, K, K, I), plus `bias` (O), plus `residual`: (B, OH, OW, O).
+pub fn forward(
+    shape: &ConvShape,
+    x: &[f32],
+    weight: &[f32],
+    bias: Option<&[f32]>,
+    residual: Option<&[f32]>,
+) -> Vec<f32> {
+    if products::current() == Products::Bf16 {
+        return amx::forward(shape, x, weight, bias, residual);
+    }
+    let len = shape.batch * shape.out_height() * shape.out_width() * shape.out_channels;
+    let mut out = elementwise::bias_rows(len, shape.out_channels, bias, residual);
+    add_products(shape, x, weight, &mut out);
+    out
+}
+
+/// Adds the convolution of `x` with `weight` to `out`.
+fn add_products(shape: &ConvShape, x: &[f32], weight: &[f32], out: &mut [f32]) {
     let (patch, channels) = (shape.patch_len(), shape.out_channels);
     let band_len = shape.band_rows() * shape.out_width() * channels;
     out.par_chunks_mut(band_len).enumerate().for_each_init(Vec::new, |columns, (band, out)| {
@@ -73,9 +91,12 @@ pub fn forward(shape: &ConvShape, x: &[f32], weight: &[f32], out: &mut [f32]) {
 
 /// The gradient of the input, (B, H, W, I), from that of the output.
 pub fn input_gradient(shape: &ConvShape, gradient: &[f32], weight: &[f32]) -> Vec<f32> {
+    if products::current() == Products::Bf16 {
+        return amx::input_gradient(shape, gradient, weight);
+    }
     let mut dx = vec![0.0; shape.batch * shape.height * shape.width * shape.in_channels];
     if shape.stride == 1 && shape.padding < shape.kernel {
-        forward(&shape.transposed(), gradient, &flipped(shape, weight), &mut dx);
+        add_products(&shape.transposed(), gradient, &flipped(shape, weight), &mut dx);
         return dx;
     }
     let (patch, channels) = (shape.patch_len(), shape.out_channels);
@@ -96,6 +117,9 @@ pub fn input_gradient(shape: &ConvShape, gradient: &[f32], weight: &[f32]) -> Ve
 
 /// The gradient of the weight, (O, K, K, I), from the input and the output's gradient.
 pub fn weight_gradient(shape: &ConvShape, x: &[f32], gradient: &[f32]) -> Vec<f32> {
+    if products::current() == Products::Bf16 {
+        return amx::weight_gradient(shape, x, gradient);
+    }
     let (patch, channels) = (shape.patch_len(), shape.out_channels);
     let rows = shape.batch * shape.out_height();
     let row_len = shape.out_width() * channels;
@@ -133,7 +157,7 @@ pub fn sum_in_order(partials: Vec<Vec<f32>>) -> Vec<f32> {
 }
 
 /// The im2col rows of `pixels` output pixels from output row `first_row` (counted over the whole batch).
-fn band_columns<'a>(
+pub(super) fn band_columns<'a>(
     shape: &ConvShape,
     x: &'a [f32],
     first_row: usize,
@@ -201,7 +225,7 @@ fn clip(start: usize, padding: usize, kernel: usize, width: usize) -> (usize, us
 }
 
 /// Weights (O, K, K, I) turned by 180 degrees with inputs and outputs swapped: (I, K, K, O).
-fn flipped(shape: &ConvShape, weight: &[f32]) -> Vec<f32> {
+pub(super) fn flipped(shape: &ConvShape, weight: &[f32]) -> Vec<f32> {
     let (inputs, outputs, taps) = (shape.in_channels, shape.out_channels, shape.kernel * shape.kernel);
     let mut out = vec![0.0; weight.len()];
     out.par_chunks_mut(taps * outputs).enumerate().for_each(|(i, out)| {

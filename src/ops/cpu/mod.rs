@@ -1,14 +1,21 @@
 //! CPU kernels: plain functions over f32 slices, NHWC, parallel over images or rows with a fixed split, so that the
 //! same machine gives the same bits on every run.
 
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+mod amx;
+#[cfg(not(all(target_arch = "x86_64", target_os = "linux")))]
+#[path = "amx_absent.rs"]
+mod amx;
 pub mod attention;
 pub mod conv;
 pub mod elementwise;
 pub mod gemm;
 pub mod norm;
+pub mod products;
 pub mod resample;
 
 use std::cell::RefCell;
+use std::mem::MaybeUninit;
 use std::ops::{Deref, Range};
 
 use candle_core::{CpuStorage, Device, InplaceOp1, InplaceOp2, Layout, Shape, Storage, StorageRef, Tensor};
@@ -57,6 +64,18 @@ impl Deref for Floats<'_> {
 /// A tensor that takes `values` over without a copy.
 pub fn tensor(values: Vec<f32>, shape: impl Into<Shape>) -> Result<Tensor> {
     Ok(Tensor::from_vec(values, shape.into(), &Device::Cpu)?)
+}
+
+/// A vector of `len` elements that `write` fills: zeros written before would cost a pass over memory.
+///
+/// # Safety
+/// `write` initializes every element.
+pub unsafe fn overwritten(len: usize, write: impl FnOnce(&mut [MaybeUninit<f32>])) -> Vec<f32> {
+    let mut values = Vec::with_capacity(len);
+    write(&mut values.spare_capacity_mut()[..len]);
+    // SAFETY: the caller's promise.
+    unsafe { values.set_len(len) };
+    values
 }
 
 /// Changes the elements of a contiguous f32 CPU tensor in place; every tensor that shares its storage sees it.

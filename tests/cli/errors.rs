@@ -1,0 +1,123 @@
+//! Bad input: one clear sentence, the right exit code, and nothing that existed is damaged.
+
+use std::fs;
+
+use crate::{Place, tiny};
+
+#[test]
+fn what_cannot_be_meant_is_a_usage_error() {
+    let place = Place::new();
+    for (args, expected) in [
+        ("train --dataset cifar", "cifar100"),
+        ("train --preset fast", "shapes, cifar100"),
+        ("train --set unet.chanels=64", "unet.channels"),
+        ("train --set unet.channels=many", "unet.channels"),
+        ("train --set unet.channels", "KEY=VALUE"),
+        ("train --set unet.attention_at=[6]", "unet.attention_at has 6"),
+        ("train --set unet.groups=7", "unet.groups is 7"),
+        ("train --set vae.groups=5", "vae.groups is 5"),
+        ("train --set unet.head_dim=48", "unet.head_dim"),
+        ("train --set unet.channel_mult=[1,1,1,1,1,1]", "unet.channel_mult"),
+        ("train --set vae.channels=[8,8,8,8,8,8,8]", "vae.channels"),
+        ("train --set sampler.steps=0", "sampler.steps is 0"),
+        ("train --set diffusion.prediction=x", "diffusion.prediction"),
+        ("train --set train.unet.learning_rate=-1", "train.unet.learning_rate"),
+        ("train --device cuda:0", "built without CUDA"),
+        ("train --device gpu", "--device"),
+        ("train --max-time soon", "--max-time"),
+        ("train --max-time 0s", "--max-time"),
+        ("train --name a/b", "--name"),
+        ("train --preset shapes --dataset cifar100", "--dataset cifar100"),
+        ("train --stage unet", "--stage vae"),
+        ("sample --ipc 0", "--ipc"),
+        ("eval --on random-real --dataset shapes --protocol best", "challenge, steps, quick"),
+        ("eval --on random-real --dataset shapes --student resnet", "convnet"),
+        ("eval --on random-real --dataset shapes --epochs 0", "--epochs 0"),
+        ("eval --on random-real --dataset shapes --ipc 501 --epochs 1", "--ipc 501"),
+        ("eval --on random-real", "--dataset"),
+    ] {
+        let error = place.fails(2, args);
+        assert!(error.contains(expected), "{args}: {error}");
+    }
+}
+
+#[test]
+fn what_is_not_there_is_a_failure() {
+    let place = Place::new();
+    for (args, expected) in [
+        ("sample", "distill train"),
+        ("sample --run nowhere", "nowhere"),
+        ("eval", "distill sample"),
+        ("eval --on nowhere", "nowhere"),
+        ("inspect nowhere", "nowhere"),
+        ("train --config nowhere.toml", "nowhere.toml"),
+        ("train --dataset cifar100", "cifar-100-binary.tar.gz"),
+        ("train --dataset tinyimagenet --data-dir .", "tiny-imagenet-200.zip"),
+        ("data info --dataset cifar100", "--data-dir"),
+    ] {
+        let error = place.fails(1, args);
+        assert!(error.contains(expected), "{args}: {error}");
+    }
+}
+
+#[test]
+fn a_config_file_is_checked_key_by_key() {
+    let place = Place::new();
+    for (text, expected) in [
+        ("[unet]\nchanels = 64\n", "unet.chanels"),
+        ("unet = 3\n", "unet"),
+        ("[unet\n", "TOML"),
+        ("[train.vae]\nsteps = \"ten\"\n", "my.toml"),
+    ] {
+        fs::write(place.path("my.toml"), text).unwrap();
+        let error = place.fails(2, "train --config my.toml");
+        assert!(error.contains(expected), "{text}: {error}");
+    }
+}
+
+#[test]
+fn a_run_is_never_damaged_by_a_refusal() {
+    let place = Place::new();
+    place.ok(&format!("train {} --name one", tiny()));
+    let before = fs::read(place.path("runs/one/unet/final.safetensors")).unwrap();
+    let config = fs::read(place.path("runs/one/config.toml")).unwrap();
+    let error = place.fails(2, &format!("train {} --name one", tiny()));
+    assert!(error.contains("--overwrite"), "{error}");
+
+    fs::remove_file(place.path("runs/one/unet/final.safetensors")).unwrap();
+    let error = place.fails(2, &format!("train {} --name one --seed 1", tiny()));
+    assert!(error.contains("another seed"), "{error}");
+    assert_eq!(fs::read(place.path("runs/one/config.toml")).unwrap(), config);
+    fs::write(place.path("runs/one/unet/final.safetensors"), &before).unwrap();
+
+    place.ok("sample --ipc 1 --name set");
+    let error = place.fails(2, "sample --ipc 1 --name set");
+    assert!(error.contains("--overwrite"), "{error}");
+    let error = place.fails(2, "sample --classes 3,aple");
+    assert!(error.contains("--classes aple"), "{error}");
+    let error = place.fails(2, "sample --set unet.channels=8");
+    assert!(error.contains("sampler."), "{error}");
+}
+
+#[test]
+fn damaged_files_are_named() {
+    let place = Place::new();
+    place.ok(&format!("train {} --name one", tiny()));
+    let weights = place.path("runs/one/unet/final.safetensors");
+    let whole = fs::read(&weights).unwrap();
+    for damaged in [&whole[..whole.len() / 2], &whole[..5], b"", b"not a safetensors file at all"] {
+        fs::write(&weights, damaged).unwrap();
+        let error = place.fails(1, "sample --ipc 1");
+        assert!(error.contains("unet/final.safetensors"), "{error}");
+    }
+    fs::copy(place.path("runs/one/vae/final.safetensors"), &weights).unwrap();
+    place.fails(1, "sample --ipc 1");
+    fs::write(&weights, &whole).unwrap();
+
+    place.ok("sample --ipc 1 --name set");
+    let tensor = place.path("runs/one/distilled/set/distilled.safetensors");
+    let whole = fs::read(&tensor).unwrap();
+    fs::write(&tensor, &whole[..whole.len() - 10]).unwrap();
+    let error = place.fails(1, "eval --epochs 1");
+    assert!(error.contains("distilled.safetensors"), "{error}");
+}
