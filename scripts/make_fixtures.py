@@ -11,10 +11,12 @@ Layouts are those of the Rust ops: NHWC activations, OHWI weights.
 
 import argparse
 import json
+import math
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from fixtures.networks import UNet, Vae, fill, ours
 from safetensors.torch import save_file
 
 FOLDER = Path(__file__).resolve().parent.parent / "tests" / "fixtures"
@@ -50,7 +52,8 @@ class Fixture:
         self.tensors |= {f"{name}.out": out, f"{name}.cotangent": cotangent}
 
     def save(self, name, **notes):
-        tensors = {key: self.tensors[key].detach().float().contiguous() for key in sorted(self.tensors)}
+        stored = lambda t: (t.detach().float() if t.is_floating_point() else t).contiguous()
+        tensors = {key: stored(self.tensors[key]) for key in sorted(self.tensors)}
         notes = {"torch": torch.__version__, **notes}
         save_file(tensors, FOLDER / f"{name}.safetensors", {"notes": json.dumps(notes, sort_keys=True)})
 
@@ -104,7 +107,107 @@ def ops():
     f.save("ops", labels=labels.tolist())
 
 
-WRITERS = {"ops": ops}
+def learning_rate(step, stage):
+    """train::learning_rate."""
+    if step < stage["warmup"]:
+        return stage["learning_rate"] * (step + 1) / stage["warmup"]
+    progress = (step - stage["warmup"]) / (stage["steps"] - stage["warmup"])
+    return stage["learning_rate"] * 0.5 * (1 + math.cos(math.pi * progress))
+
+
+def train(f, network, loss, stage):
+    """Stores the weights, all gradients of the first step, each step's loss and gradient norm, and the EMA at the end.
+
+    `stage` is a train::StageConfig; `loss` takes the step. Betas and the EMA's start are those of train::AdamW.
+    """
+    f.tensors |= {f"weights.{name}": tensor for name, tensor in ours(network.state_dict()).items()}
+    average = {name: p.detach().clone() for name, p in network.named_parameters()}
+    decay = stage["weight_decay"]
+    optimizer = torch.optim.AdamW(network.parameters(), betas=(0.9, 0.99), eps=1e-8, weight_decay=decay)
+    losses, norms = [], []
+    for step in range(stage["steps"]):
+        optimizer.zero_grad()
+        value = loss(step)
+        value.backward()
+        if step == 0:
+            gradients = {name: p.grad for name, p in network.named_parameters()}
+            f.tensors |= {f"gradient.{name}": tensor for name, tensor in ours(gradients).items()}
+        norms.append(torch.nn.utils.clip_grad_norm_(network.parameters(), stage["clip_norm"]))
+        optimizer.param_groups[0]["lr"] = learning_rate(step, stage)
+        optimizer.step()
+        keep = min(stage["ema_decay"], (1 + step) / (10 + step))
+        for name, p in network.named_parameters():
+            average[name].lerp_(p.detach(), 1 - keep)
+        losses.append(value.detach())
+    f.tensors |= {"losses": torch.stack(losses), "gradient_norms": torch.stack(norms)}
+    f.tensors |= {f"ema.{name}": tensor for name, tensor in ours(average).items()}
+
+
+# Ten steps that show every part of the loop: the warm-up ends, and some gradients are clipped, others not.
+STAGE = {"steps": 10, "batch_size": 3, "learning_rate": 3e-3, "warmup": 3, "weight_decay": 0.1, "clip_norm": 0.5}
+
+
+def vae():
+    """Moments and reconstruction of the first batch, then ten steps on batches of random pixels."""
+    f = Fixture(seed=1)
+    config = {"channels": [8, 12], "blocks": 2, "groups": 4, "latent_channels": 2}
+    stage, kl_weight = {**STAGE, "ema_decay": 0.3}, 0.05  # a decay that is reached
+    network = Vae(config).double()
+    fill(network, f.generator)
+    images = torch.randint(256, (10, 3, 16, 16, 3), generator=f.generator, dtype=torch.uint8)
+    noise = f.normal(10, 3, 8, 8, 2)
+
+    def forward(step):
+        x = nchw(images[step].double() / 127.5 - 1)
+        moments = network.encoder(x)
+        mean, log_variance = moments.chunk(2, dim=1)
+        return x, moments, mean + (log_variance / 2).exp() * nchw(noise[step])
+
+    def loss(step):
+        x, moments, latents = forward(step)
+        mean, log_variance = moments.chunk(2, dim=1)
+        kl = 0.5 * (mean**2 + log_variance.exp() - 1 - log_variance).mean()
+        return F.mse_loss(network.decoder(latents), x) + kl_weight * kl
+
+    _, moments, latents = forward(0)
+    outputs = {"moments": moments, "latents": latents, "decoded": network.decoder(latents)}
+    f.tensors |= {"images": images, "noise": noise} | {name: nhwc(tensor) for name, tensor in outputs.items()}
+    train(f, network, loss, stage)
+    f.save("vae", config=config, stage=stage, kl_weight=kl_weight)
+
+
+def unet():
+    """The prediction for the first batch, then ten steps of min-SNR weighted v-prediction on the cosine schedule."""
+    f = Fixture(seed=2)
+    config = {"channels": 8, "channel_mult": [1, 2], "blocks": 1, "attention_at": [8, 4], "head_dim": 8, "groups": 4}
+    stage, classes, gamma = {**STAGE, "ema_decay": 0.999}, 2, 5.0
+    network = UNet(config, size=8, channels=2, classes=classes).double()
+    fill(network, f.generator)
+    latents, noise = f.normal(10, 3, 8, 8, 2), f.normal(10, 3, 8, 8, 2)
+    times = torch.randint(1000, (10, 3), generator=f.generator)
+    times[1], labels = torch.tensor([0, 999, 500]), torch.arange(30).view(10, 3) % (classes + 1)
+    # Nichol and Dhariwal (2021), eq. 17, in its closed form; only the last beta is cut to 0.999.
+    alpha_bar = torch.cos((torch.arange(1, 1001).double() / 1000 + 0.008) / 1.008 * math.pi / 2) ** 2
+    alpha_bar /= math.cos(0.008 / 1.008 * math.pi / 2) ** 2
+    alpha_bar[-1] = 0.001 * alpha_bar[-2]
+
+    def forward(step):
+        a = alpha_bar[times[step]].view(3, 1, 1, 1)
+        noisy = a.sqrt() * latents[step] + (1 - a).sqrt() * noise[step]
+        return nhwc(network(nchw(noisy), times[step].double(), labels[step]))
+
+    def loss(step):
+        a = alpha_bar[times[step]].view(3, 1, 1, 1)
+        snr = a / (1 - a)
+        target = a.sqrt() * noise[step] - (1 - a).sqrt() * latents[step]
+        return (snr.clamp(max=gamma) / (snr + 1) * (forward(step) - target) ** 2).mean()
+
+    f.tensors |= {"latents": latents, "noise": noise, "times": times, "classes": labels, "prediction": forward(0)}
+    train(f, network, loss, stage)
+    f.save("unet", config=config, stage=stage, classes=classes, gamma=gamma)
+
+
+WRITERS = {"ops": ops, "vae": vae, "unet": unet}
 
 
 def main():
