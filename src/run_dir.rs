@@ -46,6 +46,11 @@ impl RunDir {
         self.stage(stage).join("final.safetensors")
     }
 
+    /// What a stage's training ended with.
+    pub fn summary(&self, stage: &str) -> PathBuf {
+        self.stage(stage).join("summary.json")
+    }
+
     /// The cached latents of the train split.
     pub fn latents(&self) -> PathBuf {
         self.stage("vae").join("latents.safetensors")

@@ -18,6 +18,7 @@ use crate::models::students::{ConvNet, ConvNetConfig};
 use crate::models::unet::UNet;
 use crate::models::vae::Vae;
 use crate::nn::Params;
+use crate::ops::cpu::products;
 use crate::ops::{self, Tape, Value};
 use crate::progress::Console;
 use crate::rng::Rng;
@@ -53,7 +54,7 @@ pub fn run(args: &BenchArgs, console: &Console) -> Result<()> {
         console.info(format!("{} ...", work.name));
         let (images_per_second, peak_bytes) = measure(&work, args.seconds, &config, &device)?;
         let threads = rayon::current_num_threads();
-        let (device, dtype) = (device::describe(&device), "f32".to_string());
+        let (device, dtype) = (device::describe(&device), products::current().to_string());
         found.push(Measurement { work: work.name.into(), images_per_second, peak_bytes, device, dtype, threads });
     }
     if args.common.json {

@@ -12,7 +12,6 @@ use crate::distilled::DistilledSet;
 use crate::error::{AtPath, Error, Result};
 use crate::fail;
 use crate::run_dir::RunDir;
-use crate::stages::ModelCard;
 use crate::train::{load_weights, read_metadata};
 
 pub fn run(args: &InspectArgs) -> Result<()> {
@@ -50,8 +49,7 @@ fn run_folder(run: &RunDir) -> Result<Value> {
     }
     for stage in ["vae", "unet"] {
         if run.weights(stage).is_file() {
-            let card: ModelCard = read_metadata(&run.weights(stage))?;
-            out[stage] = json!(card.training);
+            out[stage] = read_json(&run.summary(stage))?;
         }
     }
     for (kind, folder, file) in

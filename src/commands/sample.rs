@@ -179,7 +179,7 @@ impl Trained {
         let params = Params::new(0, &device);
         let unet = UNet::new(&card.config.unet, card.config.latents(card.classes.len()), params.builder())?;
         params.assign(&load_weights(&path, &device)?, &path.display().to_string())?;
-        Ok(Trained { vae, unet, statistics, config: card.config, steps: card.training.steps, classes: card.classes, device })
+        Ok(Trained { vae, unet, statistics, config: card.config, steps: card.steps, classes: card.classes, device })
     }
 
     fn generator(&self) -> Generator<'_> {

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::resolve::{Resolved, resolve, run_dir};
+use super::sample::load_vae;
 use super::{print, to_json};
 use crate::cli::{Common, Stage, TrainArgs, Training};
 use crate::config::{Config, Layers};
@@ -18,11 +19,12 @@ use crate::fs::write_atomic;
 use crate::models::unet::UNet;
 use crate::models::vae::Vae;
 use crate::nn::Params;
+use crate::ops::cpu::products;
 use crate::ops::{Tape, Value};
 use crate::progress::{Console, duration};
 use crate::run_dir::RunDir;
 use crate::stages::{Latents, ModelCard, UNetTask, VALIDATION_IMAGES, VaeTask};
-use crate::train::{FORMAT_VERSION, Finished, Intervals, Task, Trainer, load_weights, read_metadata, save_weights};
+use crate::train::{FORMAT_VERSION, Finished, Intervals, Task, Trainer, save_weights};
 use crate::{fail, usage};
 
 /// Share of a time limit that the VAE gets where both networks are trained.
@@ -34,6 +36,8 @@ struct Meta {
     distill: String,
     command: Vec<String>,
     device: String,
+    /// What matrix products were computed in.
+    dtype: String,
     preset: String,
     /// Hash of the train split's pixels, labels and classes.
     data_sha256: String,
@@ -139,6 +143,7 @@ fn write_meta(resolved: &Resolved, dir: &RunDir, set: &ImageSet, device: &Device
         distill: env!("CARGO_PKG_VERSION").into(),
         command: std::env::args().collect(),
         device: device::describe(device),
+        dtype: products::current().to_string(),
         preset: resolved.preset.clone(),
         data_sha256: set.sha256(),
         images: set.len(),
@@ -172,9 +177,10 @@ impl Session<'_> {
             let finished = self.fit("vae", &task, &params, &ema, deadline)?;
             self.finish("vae", &ema, finished, None)?;
         }
-        let params = self.params("vae");
-        let vae = Vae::new(&self.config.vae, params.builder())?;
-        Ok((vae, self.load("vae", &params)?))
+        let path = self.dir.summary("vae");
+        let finished = serde_json::from_slice(&fs::read(&path).at(&path)?)
+            .map_err(|e| Error::Failed(format!("{}: is damaged ({e}); start again with --overwrite", path.display())))?;
+        Ok((load_vae(self.dir, self.device)?.0, finished))
     }
 
     fn unet(&self, vae: &Vae, deadline: Option<Instant>) -> Result<Finished> {
@@ -231,17 +237,13 @@ impl Session<'_> {
             distill: env!("CARGO_PKG_VERSION").into(),
             classes: self.images.classes.to_vec(),
             config: self.config.clone(),
-            training,
+            steps: training.steps,
+            images: training.images,
             latents: latents.map(|l| l.statistics.clone()),
         };
+        write_atomic(&self.dir.summary(stage), to_json(&training)?.as_bytes())?;
         save_weights(&self.dir.weights(stage), &ema.named(), &card)?;
         crate::train::Checkpoint::remove_all(&self.dir.stage(stage))
-    }
-
-    fn load(&self, stage: &str, params: &Params) -> Result<Finished> {
-        let path = self.dir.weights(stage);
-        params.assign(&load_weights(&path, self.device)?, &path.display().to_string())?;
-        Ok(read_metadata::<ModelCard>(&path)?.training)
     }
 }
 

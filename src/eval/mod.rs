@@ -17,6 +17,7 @@ use serde::Serialize;
 use crate::data::{ImageSet, Normalization};
 use crate::error::Result;
 use crate::fail;
+use crate::ops::cpu::products;
 use crate::progress::Console;
 
 /// What is judged, and how. Both sets must list the same classes in the same order.
@@ -81,6 +82,8 @@ pub struct Evaluation {
     pub per_class: Vec<ClassAccuracy>,
     /// Wall-clock time of all runs.
     pub seconds: f64,
+    /// What matrix products were computed in: "f32" or "bf16".
+    pub dtype: String,
     /// The version of `distill`.
     pub version: String,
     /// The recipe as it was carried out.
@@ -128,6 +131,7 @@ pub fn evaluate(
         seed: trial.seed,
         per_class: per_class(trial, &results),
         seconds: start.elapsed().as_secs_f64(),
+        dtype: products::current().to_string(),
         version: env!("CARGO_PKG_VERSION").into(),
         protocol_settings: trial.protocol.clone(),
     })

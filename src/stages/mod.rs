@@ -16,7 +16,6 @@ use serde::{Deserialize, Serialize};
 use crate::config::Config;
 use crate::data::{Class, ImageSet};
 use crate::error::Result;
-use crate::train::Finished;
 
 /// Images that go through the autoencoder at once outside training.
 const BATCH: usize = 100;
@@ -36,7 +35,9 @@ pub struct ModelCard {
     pub distill: String,
     pub classes: Vec<Class>,
     pub config: Config,
-    pub training: Finished,
+    /// Training steps and images seen; the times stand in summary.json, so that equal runs write equal weights files.
+    pub steps: u64,
+    pub images: u64,
     /// Of the latents that the UNet was trained on.
     pub latents: Option<LatentStatistics>,
 }

@@ -3,6 +3,7 @@
 //! Tensors are f32 either way. With [`Products::Bf16`] both operands of each product are rounded to bf16 and the sums
 //! stay in f32, as in PyTorch's autocast.
 
+use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::amx;
@@ -13,6 +14,12 @@ pub enum Products {
     F32,
     /// Operands rounded to bf16, sums in f32, on the CPU's matrix unit (AMX).
     Bf16,
+}
+
+impl fmt::Display for Products {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if *self == Products::Bf16 { "bf16" } else { "f32" })
+    }
 }
 
 static BF16: AtomicBool = AtomicBool::new(false);
