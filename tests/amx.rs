@@ -234,3 +234,46 @@ fn training_follows_f32() {
         assert!((found / expected - 1.0).abs() < 0.01, "{found:?} differ from {expected:?}");
     }
 }
+
+/// Prints billions of operations a second: `cargo test --release --test amx -- --ignored --nocapture`.
+#[test]
+#[ignore = "a measurement"]
+fn speed() {
+    use distill::ops::cpu::conv::{forward, input_gradient, weight_gradient};
+    let Some(_setting) = in_bf16() else { return };
+    for (batch, size, in_channels, out_channels, kernel) in [
+        (64, 8, 96, 96, 3),
+        (64, 8, 192, 192, 3),
+        (64, 4, 192, 192, 3),
+        (64, 16, 128, 128, 3),
+        (64, 32, 32, 32, 3),
+        (64, 32, 3, 128, 3),
+        (4096, 1, 96, 288, 1),
+    ] {
+        let (stride, padding) = (1, kernel / 2);
+        let s = ConvShape { batch, height: size, width: size, in_channels, out_channels, kernel, stride, padding };
+        let x = floats(&normal(0, &[batch, size, size, in_channels]));
+        let weight = floats(&normal(1, &[out_channels, kernel, kernel, in_channels]));
+        let g = floats(&normal(2, &[batch, size, size, out_channels]));
+        let operations = (2 * g.len() * s.patch_len()) as f64;
+        let rate = |work: &dyn Fn() -> Vec<f32>| {
+            let time = || {
+                let start = std::time::Instant::now();
+                std::hint::black_box(work());
+                start.elapsed().as_secs_f64()
+            };
+            operations / (0..50).map(|_| time()).fold(f64::INFINITY, f64::min) / 1e9
+        };
+        let all = || {
+            [
+                rate(&|| forward(&s, &x, &weight, None, None)),
+                rate(&|| input_gradient(&s, &g, &weight)),
+                rate(&|| weight_gradient(&s, &x, &g)),
+            ]
+        };
+        products::set(Products::F32);
+        let f32s = all();
+        products::set(Products::Bf16);
+        eprintln!("{size}x{size}x{in_channels}->{out_channels}: f32 {f32s:.0?}, bf16 {:.0?} GFLOP/s", all());
+    }
+}
