@@ -2,7 +2,7 @@
 
 use candle_core::Tensor;
 
-use super::cpu::{Floats, elementwise as kernel, tensor};
+use super::cpu::{Floats, elementwise as kernel, tensor, update};
 use super::tape::{Tape, Value};
 use crate::error::Result;
 use crate::fail;
@@ -15,8 +15,9 @@ pub fn silu(tape: &Tape, x: &Value) -> Result<Value> {
     let out = tensor(kernel::silu(&Floats::of(x.tensor())?), x.dims())?;
     let saved = x.tensor().clone();
     Ok(tape.record(out, &[x], move |gradient| {
-        let found = kernel::silu_backward(&Floats::of(&saved)?, &Floats::of(&gradient)?);
-        Ok(vec![Some(tensor(found, saved.dims())?)])
+        let x = Floats::of(&saved)?;
+        update(&gradient, |g| kernel::silu_backward(&x, g))?; // in place, for it is the tape's alone
+        Ok(vec![Some(gradient)])
     }))
 }
 

@@ -1,7 +1,7 @@
 //! Group normalization, fused with the scale-shift of a time embedding and an activation.
 
 use super::cpu::norm::{self as kernel, Activation, Affine, NormShape};
-use super::cpu::{Floats, tensor};
+use super::cpu::{Floats, tensor, update};
 use super::tape::{Tape, Value};
 use crate::error::Result;
 use crate::fail;
@@ -50,13 +50,10 @@ pub fn group_norm(
         let (gamma_floats, beta_floats) = (Floats::of(&gamma)?, Floats::of(&beta)?);
         let scale_shift = saved_scale_shift.as_ref().map(Floats::of).transpose()?;
         let affine = Affine { gamma: &gamma_floats, beta: &beta_floats, scale_shift: scale_shift.as_deref() };
-        let gradient = gradient.flatten_all()?.to_vec1::<f32>()?;
-        let found = kernel::backward(&shape, &Floats::of(&x)?, gradient, &statistics, affine, act);
-        let mut out = vec![
-            Some(tensor(found.x, x.dims())?),
-            Some(tensor(found.gamma, channels)?),
-            Some(tensor(found.beta, channels)?),
-        ];
+        let x = Floats::of(&x)?;
+        // In place, for the gradient is the tape's alone.
+        let found = update(&gradient, |dx| kernel::backward(&shape, &x, dx, &statistics, affine, act))?;
+        let mut out = vec![Some(gradient), Some(tensor(found.gamma, channels)?), Some(tensor(found.beta, channels)?)];
         if let Some(values) = found.scale_shift {
             out.push(Some(tensor(values, (batch, 2 * channels))?));
         }

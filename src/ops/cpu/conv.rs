@@ -148,11 +148,7 @@ pub fn weight_gradient(shape: &ConvShape, x: &[f32], gradient: &[f32]) -> Vec<f3
 pub fn sum_in_order(partials: Vec<Vec<f32>>) -> Vec<f32> {
     let mut partials = partials.into_iter();
     let mut total = partials.next().unwrap_or_default();
-    for partial in partials {
-        for (t, p) in total.iter_mut().zip(&partial) {
-            *t += p;
-        }
-    }
+    partials.for_each(|partial| elementwise::add_to(&mut total, &partial));
     total
 }
 

@@ -1,10 +1,13 @@
 //! Elementwise kernels and the small row operations around matrix products.
 
+use std::mem::MaybeUninit;
+use std::ops::Range;
+
 use multiversion::multiversion;
 use rayon::prelude::*;
 
-use super::CHUNK;
 use super::conv::sum_in_order;
+use super::{CHUNK, copy_to, overwritten};
 
 /// e^x within 2 units in the last place, written so that the compiler turns a loop of it into vector code.
 ///
@@ -35,30 +38,38 @@ pub fn silu_derivative(x: f32) -> f32 {
     s * (1.0 + x * (1.0 - s))
 }
 
+/// target += addend.
+#[multiversion(targets("x86_64+avx512f+avx512vl", "x86_64+avx2"))]
+pub fn add_to(target: &mut [f32], addend: &[f32]) {
+    for (t, a) in target.iter_mut().zip(addend) {
+        *t += a;
+    }
+}
+
 /// x sigmoid(x) of each element.
 pub fn silu(x: &[f32]) -> Vec<f32> {
     #[multiversion(targets("x86_64+avx512f+avx512vl", "x86_64+avx2"))]
-    fn kernel(x: &[f32], out: &mut [f32]) {
+    fn kernel(x: &[f32], out: &mut [MaybeUninit<f32>]) {
         for (o, &x) in out.iter_mut().zip(x) {
-            *o = x * sigmoid(x);
+            o.write(x * sigmoid(x));
         }
     }
-    let mut out = vec![0.0; x.len()];
-    out.par_chunks_mut(CHUNK).zip(x.par_chunks(CHUNK)).for_each(|(o, x)| kernel(x, o));
-    out
+    let write = |out: &mut [MaybeUninit<f32>]| {
+        out.par_chunks_mut(CHUNK).zip(x.par_chunks(CHUNK)).for_each(|(o, x)| kernel(x, o));
+    };
+    // SAFETY: `kernel` writes every element of its chunk.
+    unsafe { overwritten(x.len(), write) }
 }
 
-/// `gradient`, times silu's derivative at `x`.
-pub fn silu_backward(x: &[f32], gradient: &[f32]) -> Vec<f32> {
+/// Multiplies `gradient` by silu's derivative at `x`.
+pub fn silu_backward(x: &[f32], gradient: &mut [f32]) {
     #[multiversion(targets("x86_64+avx512f+avx512vl", "x86_64+avx2"))]
     fn kernel(x: &[f32], out: &mut [f32]) {
         for (o, &x) in out.iter_mut().zip(x) {
             *o *= silu_derivative(x);
         }
     }
-    let mut out = gradient.to_vec();
-    out.par_chunks_mut(CHUNK).zip(x.par_chunks(CHUNK)).for_each(|(o, x)| kernel(x, o));
-    out
+    gradient.par_chunks_mut(CHUNK).zip(x.par_chunks(CHUNK)).for_each(|(g, x)| kernel(x, g));
 }
 
 /// What a product is added to: rows of `bias` (or zeros), plus `residual`.
@@ -70,11 +81,7 @@ pub fn bias_rows(len: usize, channels: usize, bias: Option<&[f32]>, residual: Op
     if let Some(bias) = bias {
         let rows = (CHUNK / channels).max(1);
         out.par_chunks_mut(rows * channels).for_each(|out| {
-            for row in out.chunks_mut(channels) {
-                for (o, b) in row.iter_mut().zip(bias) {
-                    *o += b;
-                }
-            }
+            out.chunks_mut(channels).for_each(|row| add_to(row, bias));
         });
     }
     out
@@ -85,40 +92,49 @@ pub fn sum_rows(values: &[f32], channels: usize) -> Vec<f32> {
     let rows = (CHUNK / channels).max(1);
     let partials = values.par_chunks(rows * channels).map(|values| {
         let mut sum = vec![0.0; channels];
-        for row in values.chunks(channels) {
-            for (s, v) in sum.iter_mut().zip(row) {
-                *s += v;
-            }
-        }
+        add_rows(values, &mut sum);
         sum
     });
     sum_in_order(partials.collect())
 }
 
+/// Adds all rows of a matrix to `sum`.
+#[multiversion(targets("x86_64+avx512f+avx512vl", "x86_64+avx2"))]
+pub fn add_rows(values: &[f32], sum: &mut [f32]) {
+    for row in values.chunks_exact(sum.len()) {
+        for (s, v) in sum.iter_mut().zip(row) {
+            *s += v;
+        }
+    }
+}
+
 /// Joins rows of `a` and `b`: (rows, ca) and (rows, cb) to (rows, ca + cb).
 pub fn concat(a: &[f32], b: &[f32], ca: usize, cb: usize) -> Vec<f32> {
-    let mut out = vec![0.0; a.len() + b.len()];
     let rows = (CHUNK / (ca + cb)).max(1);
-    out.par_chunks_mut(rows * (ca + cb)).zip(a.par_chunks(rows * ca)).zip(b.par_chunks(rows * cb)).for_each(
-        |((out, a), b)| {
-            for ((out, a), b) in out.chunks_mut(ca + cb).zip(a.chunks(ca)).zip(b.chunks(cb)) {
-                out[..ca].copy_from_slice(a);
-                out[ca..].copy_from_slice(b);
-            }
-        },
-    );
-    out
+    let write = |out: &mut [MaybeUninit<f32>]| {
+        out.par_chunks_mut(rows * (ca + cb)).zip(a.par_chunks(rows * ca)).zip(b.par_chunks(rows * cb)).for_each(
+            |((out, a), b)| {
+                for ((out, a), b) in out.chunks_mut(ca + cb).zip(a.chunks(ca)).zip(b.chunks(cb)) {
+                    copy_to(&mut out[..ca], a);
+                    copy_to(&mut out[ca..], b);
+                }
+            },
+        );
+    };
+    // SAFETY: the two parts make up every row.
+    unsafe { overwritten(a.len() + b.len(), write) }
 }
 
 /// Undoes [`concat`].
 pub fn split(values: &[f32], ca: usize, cb: usize) -> (Vec<f32>, Vec<f32>) {
-    let rows = values.len() / (ca + cb);
-    let (mut a, mut b) = (Vec::with_capacity(rows * ca), Vec::with_capacity(rows * cb));
-    for row in values.chunks(ca + cb) {
-        a.extend_from_slice(&row[..ca]);
-        b.extend_from_slice(&row[ca..]);
-    }
-    (a, b)
+    rayon::join(|| columns(values, ca + cb, 0..ca), || columns(values, ca + cb, ca..ca + cb))
+}
+
+/// Columns `range` of a matrix with `width`.
+fn columns(values: &[f32], width: usize, range: Range<usize>) -> Vec<f32> {
+    let mut out = Vec::with_capacity(values.len() / width * range.len());
+    values.chunks_exact(width).for_each(|row| out.extend_from_slice(&row[range.clone()]));
+    out
 }
 
 #[cfg(test)]

@@ -78,12 +78,25 @@ pub unsafe fn overwritten(len: usize, write: impl FnOnce(&mut [MaybeUninit<f32>]
     values
 }
 
-/// Changes the elements of a contiguous f32 CPU tensor in place; every tensor that shares its storage sees it.
-pub fn update(tensor: &Tensor, mut change: impl FnMut(&mut [f32])) -> Result<()> {
+/// Copies `source` to where nothing was before.
+fn copy_to(target: &mut [MaybeUninit<f32>], source: &[f32]) {
+    for (t, &s) in target.iter_mut().zip(source) {
+        t.write(s);
+    }
+}
+
+/// Changes the elements of a contiguous f32 CPU tensor in place, which every tensor of the same storage sees, and
+/// returns what `change` does.
+pub fn update<T>(tensor: &Tensor, mut change: impl FnMut(&mut [f32]) -> T) -> Result<T> {
+    let mut found = None;
     try_update(tensor, |values| {
-        change(values);
+        found = Some(change(values));
         Ok(())
-    })
+    })?;
+    match found {
+        Some(found) => Ok(found),
+        None => fail!("an in-place update was not run"),
+    }
 }
 
 /// [`update`] of four tensors, of separate storages, at once.
@@ -118,11 +131,8 @@ impl InplaceOp2 for AddAssign {
             (CpuStorage::F32(target), Some((t0, t1)), CpuStorage::F32(addend), Some((a0, a1)))
                 if t1 - t0 == a1 - a0 =>
             {
-                target[t0..t1].par_chunks_mut(CHUNK).zip(addend[a0..a1].par_chunks(CHUNK)).for_each(|(t, a)| {
-                    for (t, a) in t.iter_mut().zip(a) {
-                        *t += a;
-                    }
-                });
+                let chunks = target[t0..t1].par_chunks_mut(CHUNK).zip(addend[a0..a1].par_chunks(CHUNK));
+                chunks.for_each(|(target, addend)| elementwise::add_to(target, addend));
                 Ok(())
             }
             _ => candle_core::bail!("an in-place sum needs two contiguous f32 tensors of one size"),

@@ -1,10 +1,13 @@
 //! Group normalization with an optional scale-shift and activation, fused, one image after the other so that an image
 //! stays in L2 through all passes.
 
+use std::mem::MaybeUninit;
+
 use multiversion::multiversion;
 use rayon::prelude::*;
 
 use super::elementwise::{sigmoid, silu_derivative};
+use super::overwritten;
 
 /// What follows a normalization in the same pass.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,9 +37,8 @@ pub struct Affine<'a> {
     pub scale_shift: Option<&'a [f32]>,
 }
 
-/// What [`backward`] returns; shapes as in the forward pass.
+/// What [`backward`] returns beside the input's gradient; shapes as in the forward pass.
 pub struct NormGradients {
-    pub x: Vec<f32>,
     pub gamma: Vec<f32>,
     pub beta: Vec<f32>,
     pub scale_shift: Option<Vec<f32>>,
@@ -45,20 +47,23 @@ pub struct NormGradients {
 /// Returns the output and the statistics (B, 2C): mean and 1 / std of each channel's group.
 pub fn forward(shape: &NormShape, x: &[f32], affine: Affine, act: Activation, eps: f32) -> (Vec<f32>, Vec<f32>) {
     let c = shape.channels;
-    let mut out = vec![0.0; x.len()];
     let mut statistics = vec![0.0; shape.batch * 2 * c];
     let image = shape.pixels * c;
-    out.par_chunks_mut(image).zip(x.par_chunks(image)).zip(statistics.par_chunks_mut(2 * c)).enumerate().for_each(
-        |(n, ((out, x), statistics))| {
-            image_statistics(shape, x, eps, statistics);
-            let (a, b) = scale_and_offset(shape, statistics, affine, n);
-            match act {
-                Activation::Identity => apply_identity(x, &a, &b, out),
-                Activation::Relu => apply_relu(x, &a, &b, out),
-                Activation::Silu => apply_silu(x, &a, &b, out),
-            }
-        },
-    );
+    let normalize = |out: &mut [MaybeUninit<f32>]| {
+        out.par_chunks_mut(image).zip(x.par_chunks(image)).zip(statistics.par_chunks_mut(2 * c)).enumerate().for_each(
+            |(n, ((out, x), statistics))| {
+                image_statistics(shape, x, eps, statistics);
+                let (a, b) = scale_and_offset(shape, statistics, affine, n);
+                match act {
+                    Activation::Identity => apply_identity(x, &a, &b, out),
+                    Activation::Relu => apply_relu(x, &a, &b, out),
+                    Activation::Silu => apply_silu(x, &a, &b, out),
+                }
+            },
+        );
+    };
+    // SAFETY: the images cover the output, and `apply_...` writes all of an image's rows.
+    let out = unsafe { overwritten(x.len(), normalize) };
     (out, statistics)
 }
 
@@ -66,14 +71,13 @@ pub fn forward(shape: &NormShape, x: &[f32], affine: Affine, act: Activation, ep
 pub fn backward(
     shape: &NormShape,
     x: &[f32],
-    gradient: Vec<f32>,
+    dx: &mut [f32],
     statistics: &[f32],
     affine: Affine,
     act: Activation,
 ) -> NormGradients {
     let c = shape.channels;
     let image = shape.pixels * c;
-    let mut dx = gradient;
     // Per image and channel: sum of du, then sum of du x_hat, where u is what the activation was applied to.
     let mut sums = vec![0.0; shape.batch * 2 * c];
     dx.par_chunks_mut(image).zip(x.par_chunks(image)).zip(sums.par_chunks_mut(2 * c)).enumerate().for_each(
@@ -91,10 +95,10 @@ pub fn backward(
             combine(x, &p, &q, &r, dx);
         },
     );
-    parameter_gradients(shape, dx, &sums, affine)
+    parameter_gradients(shape, &sums, affine)
 }
 
-fn parameter_gradients(shape: &NormShape, dx: Vec<f32>, sums: &[f32], affine: Affine) -> NormGradients {
+fn parameter_gradients(shape: &NormShape, sums: &[f32], affine: Affine) -> NormGradients {
     let c = shape.channels;
     let (mut gamma, mut beta) = (vec![0.0; c], vec![0.0; c]);
     let mut scale_shift = affine.scale_shift.map(|_| Vec::with_capacity(shape.batch * 2 * c));
@@ -110,7 +114,7 @@ fn parameter_gradients(shape: &NormShape, dx: Vec<f32>, sums: &[f32], affine: Af
             out.extend_from_slice(du);
         }
     }
-    NormGradients { x: dx, gamma, beta, scale_shift }
+    NormGradients { gamma, beta, scale_shift }
 }
 
 /// Mean and 1 / std of each group, written once for each of its channels. Two passes: f32 sums of squares would lose
@@ -193,30 +197,30 @@ fn centered_squares(x: &[f32], mean: &[f32], sums: &mut [f32]) {
 }
 
 #[multiversion(targets("x86_64+avx512f+avx512vl", "x86_64+avx2"))]
-fn apply_identity(x: &[f32], a: &[f32], b: &[f32], out: &mut [f32]) {
+fn apply_identity(x: &[f32], a: &[f32], b: &[f32], out: &mut [MaybeUninit<f32>]) {
     for (out, x) in out.chunks_exact_mut(a.len()).zip(x.chunks_exact(a.len())) {
         for (((o, x), a), b) in out.iter_mut().zip(x).zip(a).zip(b) {
-            *o = a * x + b;
+            o.write(a * x + b);
         }
     }
 }
 
 #[multiversion(targets("x86_64+avx512f+avx512vl", "x86_64+avx2"))]
-fn apply_relu(x: &[f32], a: &[f32], b: &[f32], out: &mut [f32]) {
+fn apply_relu(x: &[f32], a: &[f32], b: &[f32], out: &mut [MaybeUninit<f32>]) {
     for (out, x) in out.chunks_exact_mut(a.len()).zip(x.chunks_exact(a.len())) {
         for (((o, x), a), b) in out.iter_mut().zip(x).zip(a).zip(b) {
             let u = a * x + b;
-            *o = if u > 0.0 { u } else { 0.0 * u }; // 0 * u keeps a NaN visible
+            o.write(if u > 0.0 { u } else { 0.0 * u }); // 0 * u keeps a NaN visible
         }
     }
 }
 
 #[multiversion(targets("x86_64+avx512f+avx512vl", "x86_64+avx2"))]
-fn apply_silu(x: &[f32], a: &[f32], b: &[f32], out: &mut [f32]) {
+fn apply_silu(x: &[f32], a: &[f32], b: &[f32], out: &mut [MaybeUninit<f32>]) {
     for (out, x) in out.chunks_exact_mut(a.len()).zip(x.chunks_exact(a.len())) {
         for (((o, x), a), b) in out.iter_mut().zip(x).zip(a).zip(b) {
             let u = a * x + b;
-            *o = u * sigmoid(u);
+            o.write(u * sigmoid(u));
         }
     }
 }

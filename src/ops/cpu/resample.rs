@@ -1,20 +1,27 @@
 //! Nearest-neighbour up-sampling and average pooling by a factor of two, NHWC.
 
+use std::mem::MaybeUninit;
+
+use multiversion::multiversion;
 use rayon::prelude::*;
+
+use super::{copy_to, overwritten};
 
 /// (B, H, W, C) to (B, 2H, 2W, C): every pixel four times.
 pub fn upsample2x(x: &[f32], width: usize, channels: usize) -> Vec<f32> {
-    let mut out = vec![0.0; x.len() * 4];
     let row = width * channels;
-    out.par_chunks_mut(4 * row).zip(x.par_chunks(row)).for_each(|(out, x)| {
-        let (top, bottom) = out.split_at_mut(2 * row);
-        for (out, pixel) in top.chunks_mut(2 * channels).zip(x.chunks(channels)) {
-            out[..channels].copy_from_slice(pixel);
-            out[channels..].copy_from_slice(pixel);
-        }
-        bottom.copy_from_slice(top);
-    });
-    out
+    let write = |out: &mut [MaybeUninit<f32>]| {
+        out.par_chunks_mut(4 * row).zip(x.par_chunks(row)).for_each(|(out, x)| {
+            for out in out.chunks_mut(2 * row) {
+                for (out, pixel) in out.chunks_mut(2 * channels).zip(x.chunks(channels)) {
+                    copy_to(&mut out[..channels], pixel);
+                    copy_to(&mut out[channels..], pixel);
+                }
+            }
+        });
+    };
+    // SAFETY: both copies of a row hold both copies of each pixel.
+    unsafe { overwritten(x.len() * 4, write) }
 }
 
 /// (B, H, W, C) to (B, H/2, W/2, C): `factor` times the sum of each 2 x 2 block. A factor of 1/4 is average pooling, a
@@ -22,17 +29,25 @@ pub fn upsample2x(x: &[f32], width: usize, channels: usize) -> Vec<f32> {
 pub fn sum_blocks(x: &[f32], (height, width, channels): (usize, usize, usize), factor: f32) -> Vec<f32> {
     let (oh, ow) = (height / 2, width / 2);
     let images = x.len() / (height * width * channels);
-    let mut out = vec![0.0; images * oh * ow * channels];
-    out.par_chunks_mut(oh * ow * channels).zip(x.par_chunks(height * width * channels)).for_each(|(out, x)| {
-        for (i, out) in out.chunks_mut(channels).enumerate() {
-            let corner = ((i / ow) * 2 * width + (i % ow) * 2) * channels;
-            let (top, bottom) = (&x[corner..], &x[corner + width * channels..]);
-            for c in 0..channels {
-                out[c] = factor * ((top[c] + top[channels + c]) + (bottom[c] + bottom[channels + c]));
+    let write = |out: &mut [MaybeUninit<f32>]| {
+        out.par_chunks_mut(oh * ow * channels).zip(x.par_chunks(height * width * channels)).for_each(|(out, x)| {
+            for (i, out) in out.chunks_mut(channels).enumerate() {
+                let corner = ((i / ow) * 2 * width + (i % ow) * 2) * channels;
+                sum_block(&x[corner..][..2 * channels], &x[corner + width * channels..][..2 * channels], factor, out);
             }
-        }
-    });
-    out
+        });
+    };
+    // SAFETY: `sum_block` writes every channel of each pixel.
+    unsafe { overwritten(images * oh * ow * channels, write) }
+}
+
+/// `factor` times the sum of four pixels, two in each of `top` and `bottom`.
+#[multiversion(targets("x86_64+avx512f+avx512vl", "x86_64+avx2"))]
+fn sum_block(top: &[f32], bottom: &[f32], factor: f32, out: &mut [MaybeUninit<f32>]) {
+    let ((a, b), (c, d)) = (top.split_at(out.len()), bottom.split_at(out.len()));
+    for ((((o, a), b), c), d) in out.iter_mut().zip(a).zip(b).zip(c).zip(d) {
+        o.write(factor * ((a + b) + (c + d)));
+    }
 }
 
 /// The gradient of average pooling: a quarter of each output's gradient to each of its four inputs.
