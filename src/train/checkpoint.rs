@@ -87,6 +87,9 @@ pub struct Checkpoint {
     pub total: Option<u64>,
     /// Seconds of training so far.
     pub seconds: f64,
+    /// The mean loss of the last steps.
+    #[serde(default)]
+    pub loss: f64,
 }
 
 /// The tensors of a checkpoint, by file: (file stem, live tensors).
