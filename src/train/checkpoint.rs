@@ -149,6 +149,9 @@ impl Checkpoint {
         for (stem, tensors) in parts {
             let path = folder.join(format!("{stem}.safetensors"));
             let stored = load_weights(&path, &Device::Cpu)?;
+            if let Some(name) = stored.keys().find(|name| !tensors.iter().any(|(known, _)| known == *name)) {
+                fail!("{}: tensor {name} is not part of this network; it is of another configuration", path.display());
+            }
             for (name, tensor) in tensors {
                 let Some(source) = stored.get(name).filter(|s| s.shape() == tensor.shape()) else {
                     fail!(
