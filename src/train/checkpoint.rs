@@ -77,6 +77,9 @@ fn parse<'a>(path: &Path, bytes: &'a [u8]) -> Result<SafeTensors<'a>> {
     })
 }
 
+/// The folder in which a checkpoint is made. There is one, so that a save that was cut off is cleared by the next.
+const UNFINISHED: &str = ".tmp-step";
+
 /// What a training run needs to go on, besides tensors. All randomness follows from the seed and the step.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Checkpoint {
@@ -87,6 +90,9 @@ pub struct Checkpoint {
     pub total: Option<u64>,
     /// Seconds of training so far.
     pub seconds: f64,
+    /// The mean loss of the last steps.
+    #[serde(default)]
+    pub loss: f64,
 }
 
 /// The tensors of a checkpoint, by file: (file stem, live tensors).
@@ -95,28 +101,25 @@ pub type Parts<'a> = [(&'a str, Vec<(String, Tensor)>)];
 impl Checkpoint {
     /// Writes a folder `step-0001000` under `dir`, then removes older ones.
     pub fn save(&self, dir: &Path, parts: &Parts) -> Result<()> {
-        let name = format!("step-{:07}", self.step);
-        let target = dir.join(&name);
-        let temporary = tempfile::Builder::new().prefix(".tmp-step-").tempdir_in(dir).at(dir)?;
+        let target = dir.join(format!("step-{:07}", self.step));
+        let unfinished = dir.join(UNFINISHED);
+        remove(&unfinished)?;
+        fs::create_dir(&unfinished).at(&unfinished)?;
         for (stem, tensors) in parts {
-            save_weights(&temporary.path().join(format!("{stem}.safetensors")), tensors, self)?;
+            save_weights(&unfinished.join(format!("{stem}.safetensors")), tensors, self)?;
         }
         let json = serde_json::to_vec_pretty(self).map_err(|e| Error::Failed(e.to_string()))?;
-        write_atomic(&temporary.path().join("state.json"), &json)?;
-        if target.exists() {
-            fs::remove_dir_all(&target).at(&target)?;
-        }
-        fs::rename(temporary.keep(), &target).at(&target)?;
+        write_atomic(&unfinished.join("state.json"), &json)?;
+        remove(&target)?;
+        fs::rename(&unfinished, &target).at(&target)?;
         sync_folder(dir)?;
-        for (_, old) in folders(dir)?.into_iter().filter(|(step, _)| *step < self.step) {
-            fs::remove_dir_all(&old).at(&old)?;
-        }
-        Ok(())
+        folders(dir)?.iter().filter(|(step, _)| *step < self.step).try_for_each(|(_, old)| remove(old))
     }
 
     /// Removes all checkpoints under `dir`: the final weights have taken their place.
     pub fn remove_all(dir: &Path) -> Result<()> {
-        folders(dir)?.iter().try_for_each(|(_, folder)| fs::remove_dir_all(folder).at(folder))
+        remove(&dir.join(UNFINISHED))?;
+        folders(dir)?.iter().try_for_each(|(_, folder)| remove(folder))
     }
 
     /// The newest checkpoint under `dir`, with its folder.
@@ -146,6 +149,9 @@ impl Checkpoint {
         for (stem, tensors) in parts {
             let path = folder.join(format!("{stem}.safetensors"));
             let stored = load_weights(&path, &Device::Cpu)?;
+            if let Some(name) = stored.keys().find(|name| !tensors.iter().any(|(known, _)| known == *name)) {
+                fail!("{}: tensor {name} is not part of this network; it is of another configuration", path.display());
+            }
             for (name, tensor) in tensors {
                 let Some(source) = stored.get(name).filter(|s| s.shape() == tensor.shape()) else {
                     fail!(
@@ -160,6 +166,10 @@ impl Checkpoint {
         }
         Ok(())
     }
+}
+
+fn remove(folder: &Path) -> Result<()> {
+    if folder.exists() { fs::remove_dir_all(folder).at(folder) } else { Ok(()) }
 }
 
 /// Checkpoint folders under `dir`, oldest first.

@@ -102,11 +102,11 @@ impl Trainer<'_> {
             state.step += 1;
             state.seconds = before + start.elapsed().as_secs_f64();
             bar.update(state.step, self.config.batch_size as u64, Some(recent.loss() as f32));
-            self.write(task, &optimizer, &state, total, &mut metrics, &mut recent)?;
+            self.write(task, &optimizer, &mut state, total, &mut metrics, &mut recent)?;
         }
         drop(bar);
         let images = state.step * self.config.batch_size as u64;
-        let finished = Finished { steps: state.step, seconds: state.seconds, images, loss: recent.last };
+        let finished = Finished { steps: state.step, seconds: state.seconds, images, loss: state.loss };
         self.console.info(format!(
             "{}: {} steps, {} images in {}, loss {:.4}",
             self.name,
@@ -153,24 +153,27 @@ impl Trainer<'_> {
         &self,
         task: &dyn Task,
         optimizer: &AdamW,
-        state: &Checkpoint,
+        state: &mut Checkpoint,
         total: u64,
         metrics: &mut Metrics,
         recent: &mut Recent,
     ) -> Result<()> {
         let (step, last) = (state.step, state.step == total);
         let due = |every: u64| last || every > 0 && step % every == 0;
-        if due(self.intervals.log) {
+        let stop = interrupt::requested();
+        let save = stop || due(self.intervals.checkpoint);
+        // A checkpoint follows a log line: the sums since the last line are not part of it.
+        if save || due(self.intervals.log) {
             let lr = learning_rate(step - 1, self.config.learning_rate, self.config.warmup, total);
             let (loss, norm) = recent.take();
+            state.loss = loss;
             metrics.write(step, &[("loss", loss), ("gradient_norm", norm), ("learning_rate", lr)])?;
         }
         if due(self.intervals.sample) {
             metrics.write(step, &task.validate()?)?;
             task.draw(&self.pictures.join(format!("{}-{step:07}.png", self.name)))?;
         }
-        let stop = interrupt::requested();
-        if stop || due(self.intervals.checkpoint) {
+        if save {
             state.save(&self.dir, &self.parts(optimizer))?;
         }
         if stop {
@@ -190,7 +193,7 @@ impl Trainer<'_> {
             None => {
                 // The average starts at the weights themselves.
                 self.ema.assign(&self.params.named().into_iter().collect(), self.name)?;
-                Ok(Checkpoint { version: FORMAT_VERSION, step: 0, total: None, seconds: 0.0 })
+                Ok(Checkpoint { version: FORMAT_VERSION, step: 0, total: None, seconds: 0.0, loss: 0.0 })
             }
         }
     }
@@ -206,7 +209,6 @@ struct Recent {
     loss: f64,
     norm: f64,
     count: u64,
-    last: f64,
 }
 
 impl Recent {
@@ -221,8 +223,8 @@ impl Recent {
     }
 
     fn take(&mut self) -> (f64, f64) {
-        let (loss, norm) = (self.loss(), self.norm / self.count.max(1) as f64);
-        *self = Recent { last: loss, ..Recent::default() };
-        (loss, norm)
+        let means = (self.loss(), self.norm / self.count.max(1) as f64);
+        *self = Recent::default();
+        means
     }
 }

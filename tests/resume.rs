@@ -1,0 +1,279 @@
+//! Training goes on after a stop as if there had been none, and whatever it cannot go on from is refused by name.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+use std::time::Instant;
+
+use candle_core::Device;
+use distill::config::{Config, Layers, Override};
+use distill::data::{DatasetName, Split, load};
+use distill::error::Result;
+use distill::fail;
+use distill::models::vae::Vae;
+use distill::nn::Params;
+use distill::ops::{Tape, Value, weighted_sum};
+use distill::progress::{Console, Verbosity};
+use distill::stages::{Latents, UNetTask, VaeTask};
+use distill::train::{Checkpoint, Finished, Intervals, Task, Trainer, learning_rate, load_weights};
+use tempfile::tempdir;
+
+const TINY: [&str; 14] = [
+    "vae.channels=[4,8,8]",
+    "vae.groups=4",
+    "vae.latent_channels=2",
+    "unet.channels=8",
+    "unet.head_dim=8",
+    "unet.groups=4",
+    "unet.attention_at=[4]",
+    "diffusion.class_dropout=0.3",
+    "train.vae.steps=20",
+    "train.vae.batch_size=3",
+    "train.vae.warmup=4",
+    "train.unet.steps=20",
+    "train.unet.batch_size=3",
+    "train.unet.warmup=4",
+];
+
+/// What goes wrong, and in which step.
+#[derive(Clone, Copy)]
+enum Trouble {
+    None,
+    Stop(u64),
+    NotFinite(u64),
+}
+
+struct Troubled<'a>(&'a dyn Task, Trouble);
+
+impl Task for Troubled<'_> {
+    fn loss(&self, tape: &Tape, step: u64) -> Result<Value> {
+        let loss = self.0.loss(tape, step)?;
+        match self.1 {
+            Trouble::Stop(at) if at == step => fail!("stopped by the test"),
+            Trouble::NotFinite(at) if at == step => weighted_sum(tape, &[(&loss, f32::NAN)]),
+            _ => Ok(loss),
+        }
+    }
+
+    fn validate(&self) -> Result<Vec<(&'static str, f64)>> {
+        self.0.validate()
+    }
+
+    fn draw(&self, path: &Path) -> Result<()> {
+        self.0.draw(path)
+    }
+}
+
+/// One process's attempt at a training run.
+struct Attempt<'a> {
+    stage: &'static str,
+    /// Keys laid over `TINY`.
+    set: &'a [&'a str],
+    trouble: Trouble,
+    deadline: Option<Instant>,
+}
+
+const VAE: Attempt = Attempt { stage: "vae", set: &[], trouble: Trouble::None, deadline: None };
+
+impl Attempt<'_> {
+    fn config(&self) -> Config {
+        let mut layers = Layers::preset("shapes").unwrap();
+        for key in TINY.iter().chain(self.set) {
+            layers.set(&Override::parse(key).unwrap()).unwrap();
+        }
+        layers.resolve().unwrap()
+    }
+
+    /// Trains in `dir`. Where there is a checkpoint it starts from other weights: they must come from the file.
+    fn run(&self, dir: &Path) -> Result<Finished> {
+        let (config, console) = (self.config(), Console::new(Verbosity::Quiet));
+        let images = load(DatasetName::Shapes, Split::Test, None)?.subset(&(0..35).collect::<Vec<_>>());
+        let seed = u64::from(Checkpoint::newest(&dir.join("run")).is_ok_and(|found| found.is_some()));
+        let (params, ema) = (Params::new(seed, &Device::Cpu), Params::new(seed, &Device::Cpu));
+        if self.stage == "vae" {
+            let task = VaeTask::new(&config, &params, &ema, &images, &images, &Device::Cpu)?;
+            return self.train(&config, dir, &params, &ema, &task, &console);
+        }
+        let vae = Vae::new(&config.vae, Params::new(0, &Device::Cpu).builder())?;
+        let latents = Latents::cached(&dir.join("latents.safetensors"), &vae, &images, true, &console)?;
+        let task = UNetTask::new(&config, &params, &ema, &vae, &latents, &latents, 10, &Device::Cpu)?;
+        self.train(&config, dir, &params, &ema, &task, &console)
+    }
+
+    fn train(
+        &self,
+        config: &Config,
+        dir: &Path,
+        params: &Params,
+        ema: &Params,
+        task: &dyn Task,
+        console: &Console,
+    ) -> Result<Finished> {
+        let trainer = Trainer {
+            name: self.stage,
+            params,
+            ema,
+            config: if self.stage == "vae" { &config.train.vae } else { &config.train.unet },
+            intervals: Intervals { log: 3, checkpoint: 5, sample: 10 },
+            dir: dir.join("run"),
+            pictures: dir.into(),
+            deadline: self.deadline,
+            console,
+        };
+        trainer.run(&Troubled(task, self.trouble))
+    }
+
+    fn fails(&self, dir: &Path, words: &[&str]) {
+        let error = self.run(dir).expect_err("must fail");
+        assert_eq!(error.exit_code(), 1, "{error}");
+        words.iter().for_each(|word| assert!(error.to_string().contains(word), "{word:?} is not in: {error}"));
+    }
+}
+
+/// Everything that a run leaves behind, but for its duration: steps, metrics, and the bits of every tensor by name.
+fn left_behind(dir: &Path) -> (u64, Option<u64>, String, BTreeMap<String, Vec<u32>>) {
+    let run = dir.join("run");
+    let (state, folder) = Checkpoint::newest(&run).unwrap().unwrap();
+    let mut tensors = BTreeMap::new();
+    for file in ["model", "ema", "optim"] {
+        for (name, tensor) in load_weights(&folder.join(format!("{file}.safetensors")), &Device::Cpu).unwrap() {
+            let values = tensor.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+            tensors.insert(format!("{file}: {name}"), values.into_iter().map(f32::to_bits).collect());
+        }
+    }
+    (state.step, state.total, fs::read_to_string(run.join("metrics.jsonl")).unwrap(), tensors)
+}
+
+fn assert_same(a: &Path, b: &Path) {
+    let (a, b) = (left_behind(a), left_behind(b));
+    assert_eq!((a.0, a.1), (b.0, b.1));
+    assert_eq!(a.2, b.2, "metrics");
+    assert!(a.3.keys().eq(b.3.keys()));
+    a.3.keys().for_each(|name| assert!(a.3[name] == b.3[name], "{name} differs"));
+}
+
+/// A folder with a VAE run that was stopped in its step 13; its checkpoint is of step 10.
+fn stopped() -> tempfile::TempDir {
+    let dir = tempdir().unwrap();
+    Attempt { trouble: Trouble::Stop(13), ..VAE }.fails(dir.path(), &["stopped by the test"]);
+    assert_eq!(left_behind(dir.path()).0, 10);
+    dir
+}
+
+fn unbroken() -> tempfile::TempDir {
+    let dir = tempdir().unwrap();
+    VAE.run(dir.path()).unwrap();
+    dir
+}
+
+#[test]
+fn twenty_steps_are_ten_and_ten_bit_for_bit() {
+    for stage in ["vae", "unet"] {
+        let (straight, broken) = (tempdir().unwrap(), tempdir().unwrap());
+        let attempt = Attempt { stage, ..VAE };
+        let whole = attempt.run(straight.path()).unwrap();
+        assert_eq!((whole.steps, whole.images), (20, 60));
+        for at in [2, 10, 18] {
+            Attempt { stage, trouble: Trouble::Stop(at), ..VAE }.fails(broken.path(), &["stopped by the test"]);
+        }
+        let rest = attempt.run(broken.path()).unwrap();
+        assert_same(straight.path(), broken.path());
+        assert_eq!(whole.loss, rest.loss);
+        // A run that was stopped after its last step has nothing left to do and still knows its loss.
+        let nothing = attempt.run(broken.path()).unwrap();
+        assert_same(straight.path(), broken.path());
+        assert_eq!((nothing.steps, nothing.images), (20, 60));
+        assert!((nothing.loss - whole.loss).abs() < 1e-12, "{} and {}", nothing.loss, whole.loss);
+    }
+}
+
+#[test]
+fn an_interrupted_save_leaves_the_checkpoint_before_it() {
+    let dir = stopped();
+    let run = dir.path().join("run");
+    // Cut off by a crash.
+    fs::create_dir(run.join(".tmp-step")).unwrap();
+    fs::write(run.join(".tmp-step/model.safetensors"), b"half of a").unwrap();
+    VAE.run(dir.path()).unwrap();
+    assert_same(unbroken().path(), dir.path());
+    let mut names: Vec<_> = fs::read_dir(&run).unwrap().map(|e| e.unwrap().file_name()).collect();
+    names.sort();
+    assert_eq!(names, ["metrics.jsonl", "step-0000020"]);
+    // Cut off by an error: the folder of the second part is not there.
+    let (state, _) = Checkpoint::newest(&run).unwrap().unwrap();
+    let later = Checkpoint { step: 21, ..state };
+    assert!(later.save(&run, &[("model", Vec::new()), ("no/where", Vec::new())]).is_err());
+    assert_same(unbroken().path(), dir.path());
+}
+
+#[test]
+fn a_loss_that_is_not_finite_stops_the_run_before_it_does_harm() {
+    let dir = tempdir().unwrap();
+    let words = ["vae: the loss is NaN", "at step 13", "lower train.vae.learning_rate"];
+    Attempt { trouble: Trouble::NotFinite(13), ..VAE }.fails(dir.path(), &words);
+    VAE.run(dir.path()).unwrap();
+    assert_same(unbroken().path(), dir.path());
+}
+
+#[test]
+fn a_damaged_checkpoint_is_refused_by_name() {
+    let refused = |file: &str, damage: &dyn Fn(&Path), words: &[&str]| {
+        let dir = stopped();
+        damage(&dir.path().join("run/step-0000010").join(file));
+        VAE.fails(dir.path(), words);
+    };
+    let cut = |path: &Path| {
+        let bytes = fs::read(path).unwrap();
+        fs::write(path, &bytes[..bytes.len() / 2]).unwrap();
+    };
+    for file in ["model.safetensors", "ema.safetensors", "optim.safetensors"] {
+        refused(file, &cut, &[file, "cut short or damaged"]);
+    }
+    refused("optim.safetensors", &|path| fs::remove_file(path).unwrap(), &["optim.safetensors"]);
+    refused("state.json", &cut, &["state.json", "damaged or of another version"]);
+    let newer = |path: &Path| {
+        let text = fs::read_to_string(path).unwrap();
+        fs::write(path, text.replace("\"version\": 1", "\"version\": 2")).unwrap();
+    };
+    refused("state.json", &newer, &["state.json", "version 2", "reads version 1"]);
+}
+
+#[test]
+fn a_checkpoint_of_another_network_is_refused_by_name() {
+    let wider = Attempt { set: &["vae.channels=[4,8,16]"], ..VAE };
+    wider.fails(stopped().path(), &["model.safetensors", "of shape", "another configuration"]);
+    let deeper = Attempt { set: &["vae.blocks=2"], ..VAE };
+    deeper.fails(stopped().path(), &["model.safetensors", "block1", "another configuration"]);
+    // The other way round the file has all that the network asks for, and more.
+    let dir = tempdir().unwrap();
+    Attempt { trouble: Trouble::Stop(7), ..deeper }.fails(dir.path(), &["stopped by the test"]);
+    VAE.fails(dir.path(), &["model.safetensors", "block1", "another configuration"]);
+}
+
+/// A deadline that has passed already: three steps warm up, the fourth is timed, the fifth is the last.
+#[test]
+fn a_time_limit_fixes_the_number_of_steps_for_good() {
+    let dir = tempdir().unwrap();
+    let late = || Attempt { deadline: Some(Instant::now()), ..VAE };
+    assert_eq!(late().run(dir.path()).unwrap().steps, 5);
+    assert_eq!(left_behind(dir.path()).1, Some(5));
+    for attempt in [late(), VAE] {
+        assert_eq!(attempt.run(dir.path()).unwrap().steps, 5);
+    }
+    // Stopped before the number was known, it is found by the next attempt.
+    let dir = tempdir().unwrap();
+    Attempt { trouble: Trouble::Stop(4), ..late() }.fails(dir.path(), &["stopped by the test"]);
+    assert_eq!(late().run(dir.path()).unwrap().steps, 5);
+}
+
+#[test]
+fn the_learning_rate_warms_up_and_falls_along_a_cosine() {
+    let at = |step| learning_rate(step, 2.0, 4, 12);
+    let expected = [0.5, 1.0, 1.5, 2.0, 2.0, 1.923_879_532_511_287, 1.707_106_781_186_548, 1.382_683_432_365_09, 1.0];
+    for (step, expected) in expected.into_iter().enumerate() {
+        assert!((at(step as u64) - expected).abs() < 1e-12, "step {step}: {}", at(step as u64));
+    }
+    assert!(at(12).abs() < 1e-12 && at(100).abs() < 1e-12, "stays at 0 after the end");
+    assert_eq!(learning_rate(0, 2.0, 0, 1), 2.0);
+    assert_eq!(learning_rate(4, 2.0, 10, 5), 1.0, "a run that ends within its warm-up");
+}
