@@ -2,6 +2,7 @@
 
 mod bench;
 mod data;
+mod dry_run;
 mod eval;
 mod inspect;
 mod resolve;

@@ -4,6 +4,7 @@ use std::time::Instant;
 
 use serde::Serialize;
 
+use super::dry_run::dry_run;
 use super::eval::{Judge, Source, Subject};
 use super::resolve::{resolve, run_dir};
 use super::{print, sample, to_json, train};
@@ -28,7 +29,7 @@ pub fn run(args: &RunArgs, console: &Console) -> Result<()> {
     let judge = Judge::new(&args.judging, Some(&resolved.config.eval.protocol), &args.common)?;
     let dir = run_dir(&resolved, &args.training, &args.common)?;
     if args.common.dry_run {
-        return train::dry_run(&resolved.config, &dir, &args.common);
+        return dry_run(&resolved.config, &dir, &args.common);
     }
     if dir.is_finished() && !args.training.overwrite {
         console.info(format!("{}: training has finished before", dir.root.display()));

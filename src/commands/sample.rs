@@ -9,7 +9,7 @@ use candle_core::Device;
 use serde::Serialize;
 use serde_json::json;
 
-use super::train::dry_run;
+use super::dry_run::dry_run;
 use super::{print, to_json};
 use crate::cli::{Common, SampleArgs, Sampling as SamplingArgs};
 use crate::config::{Config, Layers, Override};

@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 
 use candle_core::Device;
 use serde::{Deserialize, Serialize};
-use serde_json::json;
 
+use super::dry_run::dry_run;
 use super::resolve::{Resolved, resolve, run_dir};
 use super::sample::load_vae;
 use super::{print, to_json};
@@ -16,11 +16,9 @@ use crate::data::{self, ImageSet, Split};
 use crate::device;
 use crate::error::{AtPath, Error, Result};
 use crate::fs::write_atomic;
-use crate::models::unet::UNet;
 use crate::models::vae::Vae;
 use crate::nn::Params;
 use crate::ops::cpu::products;
-use crate::ops::{Tape, Value};
 use crate::progress::{Console, duration};
 use crate::run_dir::RunDir;
 use crate::stages::{Latents, ModelCard, UNetTask, VALIDATION_IMAGES, VaeTask};
@@ -245,63 +243,4 @@ impl Session<'_> {
         save_weights(&self.dir.weights(stage), &ema.named(), &card)?;
         crate::train::Checkpoint::remove_all(&self.dir.stage(stage))
     }
-}
-
-/// Shows the resolved configuration and what it costs, without touching data or disk.
-pub fn dry_run(config: &Config, dir: &RunDir, common: &Common) -> Result<()> {
-    let (classes, _, _) = config.dataset.official_counts();
-    let (vae, unet) = (Params::new(0, &Device::Cpu), Params::new(0, &Device::Cpu));
-    let shape = config.latents(classes);
-    let size = config.dataset.image_size();
-    let zeros = |h: usize, c: usize| -> Result<Value> {
-        Ok(Value::constant(candle_core::Tensor::zeros((1, h, h, c), candle_core::DType::F32, &Device::Cpu)?))
-    };
-    let (encode, decode, denoise) = (Tape::inference(), Tape::inference(), Tape::inference());
-    let autoencoder = Vae::new(&config.vae, vae.builder())?;
-    autoencoder.encode(&encode, &zeros(size, 3)?)?;
-    autoencoder.decode(&decode, &zeros(shape.size, shape.channels)?)?;
-    UNet::new(&config.unet, shape, unet.builder())?.forward(
-        &denoise,
-        &zeros(shape.size, shape.channels)?,
-        &[0.0],
-        &[0],
-    )?;
-    let outputs = [dir.config(), dir.weights("vae"), dir.weights("unet"), dir.samples(), dir.distilled(), dir.eval()];
-    let plan = json!({
-        "config": config,
-        "vae_parameters": vae.count(),
-        "unet_parameters": unet.count(),
-        "latents": [shape.size, shape.size, shape.channels],
-        "vae_encode_flops_per_image": encode.flops(),
-        "vae_decode_flops_per_image": decode.flops(),
-        "unet_forward_flops_per_image": denoise.flops(),
-        "sampling_flops_per_image": sampling_flops(config, denoise.flops(), decode.flops()),
-        "outputs": outputs,
-    });
-    if common.json {
-        return print(&to_json(&plan)?);
-    }
-    let giga = |flops: u64| flops as f64 / 1e9;
-    print(&format!(
-        "{}\n# VAE: {} parameters, encoder {:.3} and decoder {:.3} GFLOP an image (training about three times both)\n\
-         # UNet: {} parameters, {:.3} GFLOP an image and step, on latents {} x {} x {}\n# sampling: {:.1} GFLOP an image\n\
-         # writes:\n{}",
-        config.to_toml(),
-        vae.count(),
-        giga(encode.flops()),
-        giga(decode.flops()),
-        unet.count(),
-        giga(denoise.flops()),
-        shape.size,
-        shape.size,
-        shape.channels,
-        giga(sampling_flops(config, denoise.flops(), decode.flops())),
-        outputs.map(|path| format!("#   {}", path.display())).join("\n"),
-    ))
-}
-
-/// All evaluations of the UNet, both branches of guidance included, and one decoding.
-fn sampling_flops(config: &Config, denoise: u64, decode: u64) -> u64 {
-    let branches = if config.sampler.guidance == 1.0 { 1 } else { 2 };
-    denoise * branches * config.sampler.steps as u64 + decode
 }

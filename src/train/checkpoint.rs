@@ -90,9 +90,51 @@ pub struct Checkpoint {
     pub total: Option<u64>,
     /// Seconds of training so far.
     pub seconds: f64,
-    /// The mean loss of the last steps.
-    #[serde(default)]
+    /// The mean loss that the last log line stated.
     pub loss: f64,
+    pub recent: Recent,
+}
+
+impl Default for Checkpoint {
+    /// The state before the first step.
+    fn default() -> Self {
+        Checkpoint {
+            version: FORMAT_VERSION,
+            step: 0,
+            total: None,
+            seconds: 0.0,
+            loss: 0.0,
+            recent: Recent::default(),
+        }
+    }
+}
+
+/// Sums of the loss and the gradient's norm since the last log line.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Recent {
+    loss: f64,
+    norm: f64,
+    count: u64,
+}
+
+impl Recent {
+    pub fn add(&mut self, loss: f64, norm: f64) {
+        self.loss += loss;
+        self.norm += norm;
+        self.count += 1;
+    }
+
+    /// The mean loss.
+    pub fn loss(&self) -> f64 {
+        self.loss / self.count.max(1) as f64
+    }
+
+    /// The mean loss and norm; the sums start again.
+    pub fn take(&mut self) -> (f64, f64) {
+        let means = (self.loss(), self.norm / self.count.max(1) as f64);
+        *self = Recent::default();
+        means
+    }
 }
 
 /// The tensors of a checkpoint, by file: (file stem, live tensors).

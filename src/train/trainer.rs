@@ -7,7 +7,7 @@ use std::time::Instant;
 use serde::{Deserialize, Serialize};
 
 use super::adamw::{AdamW, StepSizes};
-use super::checkpoint::{Checkpoint, FORMAT_VERSION};
+use super::checkpoint::Checkpoint;
 use super::metrics::Metrics;
 use super::pace::{Budget, learning_rate};
 use crate::error::{AtPath, Error, Result};
@@ -90,7 +90,6 @@ impl Trainer<'_> {
         let (first, start, before) = (state.step, Instant::now(), state.seconds);
         let mut total = state.total.unwrap_or(self.config.steps);
         let bar = self.console.bar(self.name, first, total);
-        let mut recent = Recent::default();
         while state.step < total {
             if let Some(fits) = budget.fit(state.step, first) {
                 total = fits.clamp(state.step + 1, self.config.steps);
@@ -98,11 +97,12 @@ impl Trainer<'_> {
                 bar.set_total(total);
                 self.console.info(format!("{}: {total} steps fit the time limit", self.name));
             }
-            recent.add(self.step(task, &mut optimizer, &state, total)?);
+            let (loss, norm) = self.step(task, &mut optimizer, &state, total)?;
+            state.recent.add(loss, norm);
             state.step += 1;
             state.seconds = before + start.elapsed().as_secs_f64();
-            bar.update(state.step, self.config.batch_size as u64, Some(recent.loss() as f32));
-            self.write(task, &optimizer, &mut state, total, &mut metrics, &mut recent)?;
+            bar.update(state.step, self.config.batch_size as u64, Some(state.recent.loss() as f32));
+            self.write(task, &optimizer, &mut state, total, &mut metrics)?;
         }
         drop(bar);
         let images = state.step * self.config.batch_size as u64;
@@ -156,16 +156,12 @@ impl Trainer<'_> {
         state: &mut Checkpoint,
         total: u64,
         metrics: &mut Metrics,
-        recent: &mut Recent,
     ) -> Result<()> {
         let (step, last) = (state.step, state.step == total);
         let due = |every: u64| last || every > 0 && step % every == 0;
-        let stop = interrupt::requested();
-        let save = stop || due(self.intervals.checkpoint);
-        // A checkpoint follows a log line: the sums since the last line are not part of it.
-        if save || due(self.intervals.log) {
+        if due(self.intervals.log) {
             let lr = learning_rate(step - 1, self.config.learning_rate, self.config.warmup, total);
-            let (loss, norm) = recent.take();
+            let (loss, norm) = state.recent.take();
             state.loss = loss;
             metrics.write(step, &[("loss", loss), ("gradient_norm", norm), ("learning_rate", lr)])?;
         }
@@ -173,7 +169,8 @@ impl Trainer<'_> {
             metrics.write(step, &task.validate()?)?;
             task.draw(&self.pictures.join(format!("{}-{step:07}.png", self.name)))?;
         }
-        if save {
+        let stop = interrupt::requested();
+        if stop || due(self.intervals.checkpoint) {
             state.save(&self.dir, &self.parts(optimizer))?;
         }
         if stop {
@@ -193,38 +190,12 @@ impl Trainer<'_> {
             None => {
                 // The average starts at the weights themselves.
                 self.ema.assign(&self.params.named().into_iter().collect(), self.name)?;
-                Ok(Checkpoint { version: FORMAT_VERSION, step: 0, total: None, seconds: 0.0, loss: 0.0 })
+                Ok(Checkpoint::default())
             }
         }
     }
 
     fn parts(&self, optimizer: &AdamW) -> [(&'static str, Vec<(String, candle_core::Tensor)>); 3] {
         [("model", self.params.named()), ("ema", self.ema.named()), ("optim", optimizer.state())]
-    }
-}
-
-/// The loss and the gradient's norm since the last log line.
-#[derive(Default)]
-struct Recent {
-    loss: f64,
-    norm: f64,
-    count: u64,
-}
-
-impl Recent {
-    fn add(&mut self, (loss, norm): (f64, f64)) {
-        self.loss += loss;
-        self.norm += norm;
-        self.count += 1;
-    }
-
-    fn loss(&self) -> f64 {
-        self.loss / self.count.max(1) as f64
-    }
-
-    fn take(&mut self) -> (f64, f64) {
-        let means = (self.loss(), self.norm / self.count.max(1) as f64);
-        *self = Recent::default();
-        means
     }
 }
