@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use super::sample::load_vae;
 use super::{print, to_json};
 use crate::cli::{Common, EvalArgs, EvalSplit, Judging};
-use crate::config::Layers;
+use crate::config::{Layers, default_preset};
 use crate::data::{self, DatasetName, ImageSet, Split};
 use crate::distilled::DistilledSet;
 use crate::error::{AtPath, Error, Result};
@@ -23,7 +23,7 @@ const DEFAULT_IPC: u32 = 10;
 
 pub fn run(args: &EvalArgs, console: &Console) -> Result<()> {
     let subject = Subject::of(args)?;
-    let judge = Judge::new(&args.judging, subject.default_protocol()?.as_deref(), &args.common)?;
+    let judge = Judge::new(&args.judging, &subject.default_protocol()?, &args.common)?;
     if args.common.dry_run {
         return print(&format!(
             "{} on {} ({}), protocol:\n{}\nwrites {}",
@@ -41,17 +41,16 @@ pub fn run(args: &EvalArgs, console: &Console) -> Result<()> {
 /// The result in one line.
 pub fn sentence(result: &Evaluation) -> String {
     let spread = result.accuracy_std.map_or(String::new(), |std| format!(" +- {std:.2}"));
-    let runs = if result.runs.len() == 1 { "1 run" } else { "runs" };
-    let count = if result.runs.len() == 1 { String::new() } else { format!("{} ", result.runs.len()) };
     let ipc = result.ipc.map_or(String::new(), |ipc| format!(", {ipc} images a class"));
     format!(
-        "{} on {}{ipc}: {:.2}{spread} % on {} {} (protocol {}, {count}{runs}, {})",
+        "{} on {}{ipc}: {:.2}{spread} % on {} {} (protocol {}, runs: {}, {})",
         result.student,
         result.on,
         result.accuracy_mean,
         result.dataset,
         result.split,
         result.protocol,
+        result.runs.len(),
         duration(result.seconds)
     )
 }
@@ -120,15 +119,14 @@ impl Subject {
         }
     }
 
-    /// The protocol of the run that the set comes from.
-    fn default_protocol(&self) -> Result<Option<String>> {
-        let config = match self.folder.parent() {
-            Some(run) if RunDir::new(run).config().is_file() => {
-                Layers::written(&RunDir::new(run).config())?.resolve()?
-            }
-            _ => Layers::preset(crate::config::default_preset(self.dataset, false))?.resolve()?,
+    /// The protocol of the run that the set comes from, else of the data set's preset.
+    fn default_protocol(&self) -> Result<String> {
+        let run = self.folder.parent().map(RunDir::new).filter(|run| run.config().is_file());
+        let layers = match run {
+            Some(run) => Layers::written(&run.config())?,
+            None => Layers::preset(default_preset(self.dataset, false))?,
         };
-        Ok(Some(config.eval.protocol))
+        Ok(layers.resolve()?.eval.protocol)
     }
 
     /// The folder of this set's results under a protocol.
@@ -188,9 +186,8 @@ pub struct Judge<'a> {
 }
 
 impl<'a> Judge<'a> {
-    pub fn new(args: &Judging, default_protocol: Option<&str>, common: &'a Common) -> Result<Self> {
-        let name = args.protocol.as_deref().or(default_protocol).unwrap_or("quick");
-        let mut protocol = Protocol::named(name)?;
+    pub fn new(args: &Judging, default_protocol: &str, common: &'a Common) -> Result<Self> {
+        let mut protocol = Protocol::named(args.protocol.as_deref().unwrap_or(default_protocol))?;
         if let Some(runs) = args.runs {
             protocol = protocol.with_runs(runs)?;
         }

@@ -26,7 +26,7 @@ pub fn run(args: &RunArgs, console: &Console) -> Result<()> {
     let start = Instant::now();
     let flags = args.sampling.overrides();
     let resolved = resolve(&args.training.configuring, args.training.dataset, &flags, &args.common, console)?;
-    let judge = Judge::new(&args.judging, Some(&resolved.config.eval.protocol), &args.common)?;
+    let judge = Judge::new(&args.judging, &resolved.config.eval.protocol, &args.common)?;
     let dir = run_dir(&resolved, &args.training, &args.common)?;
     if args.common.dry_run {
         return dry_run(&resolved.config, &dir, &args.common);
