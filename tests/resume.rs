@@ -3,11 +3,12 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
+use std::sync::LazyLock;
 use std::time::Instant;
 
 use candle_core::Device;
 use distill::config::{Config, Layers, Override};
-use distill::data::{DatasetName, Split, load};
+use distill::data::{DatasetName, ImageSet, Split, load};
 use distill::error::Result;
 use distill::fail;
 use distill::models::vae::Vae;
@@ -34,6 +35,9 @@ const TINY: [&str; 14] = [
     "train.unet.batch_size=3",
     "train.unet.warmup=4",
 ];
+
+static IMAGES: LazyLock<ImageSet> =
+    LazyLock::new(|| load(DatasetName::Shapes, Split::Test, None).unwrap().subset(&(0..35).collect::<Vec<_>>()));
 
 /// What goes wrong, and in which step.
 #[derive(Clone, Copy)]
@@ -87,15 +91,14 @@ impl Attempt<'_> {
     /// Trains in `dir`. Where there is a checkpoint it starts from other weights: they must come from the file.
     fn run(&self, dir: &Path) -> Result<Finished> {
         let (config, console) = (self.config(), Console::new(Verbosity::Quiet));
-        let images = load(DatasetName::Shapes, Split::Test, None)?.subset(&(0..35).collect::<Vec<_>>());
         let seed = u64::from(Checkpoint::newest(&dir.join("run")).is_ok_and(|found| found.is_some()));
         let (params, ema) = (Params::new(seed, &Device::Cpu), Params::new(seed, &Device::Cpu));
         if self.stage == "vae" {
-            let task = VaeTask::new(&config, &params, &ema, &images, &images, &Device::Cpu)?;
+            let task = VaeTask::new(&config, &params, &ema, &IMAGES, &IMAGES, &Device::Cpu)?;
             return self.train(&config, dir, &params, &ema, &task, &console);
         }
         let vae = Vae::new(&config.vae, Params::new(0, &Device::Cpu).builder())?;
-        let latents = Latents::cached(&dir.join("latents.safetensors"), &vae, &images, true, &console)?;
+        let latents = Latents::cached(&dir.join("latents.safetensors"), &vae, &IMAGES, true, &console)?;
         let task = UNetTask::new(&config, &params, &ema, &vae, &latents, &latents, 10, &Device::Cpu)?;
         self.train(&config, dir, &params, &ema, &task, &console)
     }
