@@ -56,7 +56,8 @@ pub struct Common {
     #[arg(long, value_name = "DIR", default_value = "runs", help_heading = "Common options")]
     pub out: PathBuf,
     /// Seed of all randomness
-    #[arg(long, value_name = "N", help_heading = "Common options")]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(..=i64::MAX as u64))]
+    #[arg(help_heading = "Common options")]
     pub seed: Option<u64>,
     /// Show what would be done: configuration, parameter counts, FLOPs an image, output paths
     #[arg(long, help_heading = "Common options")]
@@ -152,7 +153,7 @@ pub enum Stage {
 #[derive(Args, Clone, Debug)]
 pub struct Sampling {
     /// Images per class
-    #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, value_name = "N", default_value_t = 10, value_parser = images_per_class())]
     pub ipc: u32,
     /// DDIM steps [default: the run's sampler.steps]
     #[arg(long, value_name = "N")]
@@ -231,7 +232,7 @@ pub struct EvalArgs {
     #[arg(long, value_name = "SET")]
     pub on: Option<String>,
     /// Images per class of random-real and reconstructed
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, value_name = "N", value_parser = images_per_class())]
     pub ipc: Option<u32>,
     /// Data set of real, random-real and reconstructed [default: the newest run's]
     #[arg(long, value_name = "NAME")]
@@ -302,11 +303,17 @@ pub struct BenchArgs {
     pub common: Common,
 }
 
+fn images_per_class() -> clap::builder::RangedI64ValueParser<u32> {
+    clap::value_parser!(u32).range(1..=100_000)
+}
+
+/// A time such as 30m, 1h30m or 90s; a bare number counts seconds. At most a year.
 fn parse_duration(text: &str) -> std::result::Result<Duration, String> {
-    let seconds = text.parse().ok().filter(|s: &f64| *s > 0.0 && *s < 1e9).map(Duration::from_secs_f64);
+    const YEAR: Duration = Duration::from_secs(365 * 24 * 3600);
+    let seconds = text.parse().ok().and_then(|s| Duration::try_from_secs_f64(s).ok());
     match seconds.map_or_else(|| humantime::parse_duration(text).map_err(|e| e.to_string()), Ok) {
-        Ok(time) if !time.is_zero() => Ok(time),
-        Ok(_) => Err("expected more than no time, for example 30m".into()),
+        Ok(time) if !time.is_zero() && time <= YEAR => Ok(time),
+        Ok(_) => Err("expected more than no time and at most a year, for example 30m".into()),
         Err(problem) => Err(format!("{problem}; expected a time such as 30m, 1h30m or 90s")),
     }
 }

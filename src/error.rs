@@ -12,7 +12,7 @@ pub enum Error {
     #[error("{0}")]
     Failed(String),
     /// The operating system refused a file operation: exit code 1.
-    #[error("{path}: {source}", path = path.display())]
+    #[error("{path}: {source}{hint}", path = path.display(), hint = hint(source))]
     Io { path: PathBuf, source: std::io::Error },
     /// A tensor operation failed, which no input should be able to cause: exit code 1.
     #[error("tensor operation failed: {0}")]
@@ -32,6 +32,17 @@ impl Error {
             Error::Interrupted => 130,
             _ => 1,
         }
+    }
+}
+
+/// What helps against a refusal of the operating system.
+fn hint(error: &std::io::Error) -> &'static str {
+    use std::io::ErrorKind::*;
+    match error.kind() {
+        PermissionDenied | ReadOnlyFilesystem => "; change its permissions, or choose another place with --out",
+        StorageFull | QuotaExceeded => "; free some space, then run the same command again",
+        NotFound => "; check the spelling of the path",
+        _ => "",
     }
 }
 

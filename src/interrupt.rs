@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::error::{Error, Result};
+use crate::progress::say;
 
 static REQUESTED: AtomicBool = AtomicBool::new(false);
 
@@ -12,7 +13,7 @@ pub fn install() -> Result<()> {
         if REQUESTED.swap(true, Ordering::SeqCst) {
             std::process::exit(130);
         }
-        eprintln!("stopping after this step; once more to stop at once");
+        say("stopping after this step; once more to stop at once");
     };
     ctrlc::set_handler(handler).map_err(|e| Error::Failed(format!("cannot listen for Ctrl-C: {e}")))
 }

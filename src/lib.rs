@@ -4,15 +4,16 @@
 //!
 //! ```text
 //! ImageSet (u8 pixels, labels, class names)            data
-//!   -> VAE trains -> latents cached + their mean/std    models::vae, train
-//!   -> UNet trains on latents (+ EMA)                   models::unet, diffusion, train
-//!   -> sampler: noise of (seed, class, index) -> latent diffusion::samplers
+//!   -> VAE trains -> latents cached + their mean/std    stages (models::vae, train)
+//!   -> UNet trains on latents (+ EMA)                   stages (models::unet, diffusion, train)
+//!   -> sampler: noise of (seed, class, index) -> latent stages (diffusion::samplers)
 //!   -> VAE decodes -> DistilledSet                      distilled
 //!   -> the same ImageSet type -> students -> eval.json  eval
 //! ```
 //!
 //! `ops` knows candle only; `nn` knows `ops`; `models` know `nn`; `diffusion` never knows `models`; `train` never knows
-//! `models`, `diffusion` or `data`; `commands` know everything.
+//! `models`, `diffusion` or `data`; `stages` put them together; `commands` know everything. `tests/layers.rs` holds these
+//! arrows.
 
 pub mod cli;
 pub mod commands;

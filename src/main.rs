@@ -6,6 +6,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use distill::cli::Cli;
+use distill::progress::say;
 use distill::{commands, interrupt};
 
 #[global_allocator]
@@ -26,12 +27,12 @@ fn keep_freed_pages() {
 fn main() -> ExitCode {
     keep_freed_pages();
     let cli = Cli::parse();
-    panic::set_hook(Box::new(|info| eprintln!("internal error, please report it: {info}")));
+    panic::set_hook(Box::new(|info| say(&format!("internal error, please report it: {info}"))));
     let run = || interrupt::install().and_then(|()| commands::run(&cli.command));
     match panic::catch_unwind(panic::AssertUnwindSafe(run)) {
         Ok(Ok(())) => ExitCode::SUCCESS,
         Ok(Err(error)) => {
-            eprintln!("error: {error}");
+            say(&format!("error: {error}"));
             ExitCode::from(error.exit_code())
         }
         Err(_) => ExitCode::FAILURE,

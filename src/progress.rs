@@ -59,8 +59,8 @@ impl Console {
     fn write(&self, level: Verbosity, message: &str) {
         if self.verbosity >= level {
             match &*self.bar.borrow() {
-                Some(bar) => bar.suspend(|| eprintln!("{message}")),
-                None => eprintln!("{message}"),
+                Some(bar) => bar.suspend(|| say(message)),
+                None => say(message),
             }
         }
         if let Some(file) = &mut *self.log.borrow_mut() {
@@ -132,7 +132,7 @@ impl Bar<'_> {
             && (self.last_line.get().elapsed() > PLAIN_INTERVAL || self.last_line.get() == self.start)
         {
             self.last_line.set(Instant::now());
-            eprintln!("{:>12} {done}/{}  {message}", self.label, self.total.get());
+            say(&format!("{:>12} {done}/{}  {message}", self.label, self.total.get()));
         }
     }
 }
@@ -143,6 +143,11 @@ impl Drop for Bar<'_> {
             bar.finish_and_clear();
         }
     }
+}
+
+/// A line on stderr. One that nobody reads any more is no reason to end the work.
+pub fn say(message: &str) {
+    let _ = writeln!(std::io::stderr().lock(), "{message}");
 }
 
 /// Seconds in words: "42s", "3m 05s", "2h 07m".

@@ -49,6 +49,9 @@ pub fn run(args: &BenchArgs, console: &Console) -> Result<()> {
     if chosen.is_empty() {
         usage!("--only {}: no work has such a name", args.only.as_deref().unwrap_or_default());
     }
+    if args.common.dry_run {
+        return print(&chosen.iter().map(|w| format!("{} (batch {})", w.name, w.batch)).collect::<Vec<_>>().join("\n"));
+    }
     let mut found = Vec::new();
     for work in chosen {
         console.info(format!("{} ...", work.name));

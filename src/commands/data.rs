@@ -43,9 +43,10 @@ fn report(found: &Verification) -> String {
     for r in &found.reports {
         let (least, most) = (r.images_per_class.iter().min(), r.images_per_class.iter().max());
         out += &format!(
-            "\n{}: {} images decoded, {} to {} a class, {} duplicates, {} also in train\n  mean {:.4?}, std {:.4?}\n  sha256 {}",
+            "\n{}: {} images read in {:.2} s, {} to {} a class, {} duplicates, {} also in train\n  mean {:.4?}, std {:.4?}\n  sha256 {}",
             r.split,
             r.images,
+            r.load_seconds,
             least.unwrap_or(&0),
             most.unwrap_or(&0),
             r.duplicates,

@@ -1,5 +1,7 @@
 //! `--dry-run`: the resolved configuration and what it costs.
 
+use std::path::PathBuf;
+
 use candle_core::{DType, Device, Tensor};
 use serde_json::json;
 
@@ -11,11 +13,11 @@ use crate::models::unet::UNet;
 use crate::models::vae::Vae;
 use crate::nn::Params;
 use crate::ops::{Tape, Value};
-use crate::run_dir::RunDir;
 
 /// Shows the resolved configuration and what it costs, without touching data or disk.
-pub fn dry_run(config: &Config, dir: &RunDir, common: &Common) -> Result<()> {
-    let (classes, _, _) = config.dataset.official_counts();
+///
+/// `outputs`: what the command would write.
+pub fn dry_run(config: &Config, classes: usize, outputs: &[PathBuf], common: &Common) -> Result<()> {
     let (vae, unet) = (Params::new(0, &Device::Cpu), Params::new(0, &Device::Cpu));
     let shape = config.latents(classes);
     let size = config.dataset.image_size();
@@ -32,7 +34,6 @@ pub fn dry_run(config: &Config, dir: &RunDir, common: &Common) -> Result<()> {
         &[0.0],
         &[0],
     )?;
-    let outputs = [dir.config(), dir.weights("vae"), dir.weights("unet"), dir.samples(), dir.distilled(), dir.eval()];
     let plan = json!({
         "config": config,
         "vae_parameters": vae.count(),
@@ -62,7 +63,7 @@ pub fn dry_run(config: &Config, dir: &RunDir, common: &Common) -> Result<()> {
         shape.size,
         shape.channels,
         giga(sampling_flops(config, denoise.flops(), decode.flops())),
-        outputs.map(|path| format!("#   {}", path.display())).join("\n"),
+        outputs.iter().map(|path| format!("#   {}", path.display())).collect::<Vec<_>>().join("\n"),
     ))
 }
 

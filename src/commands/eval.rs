@@ -4,10 +4,12 @@ use std::fs::{self, File};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
+use serde_json::json;
+
 use super::sample::load_vae;
 use super::{print, to_json};
 use crate::cli::{Common, EvalArgs, EvalSplit, Judging};
-use crate::config::{Layers, default_preset};
+use crate::config::{Config, Layers, default_preset};
 use crate::data::{self, DatasetName, ImageSet, Split};
 use crate::distilled::DistilledSet;
 use crate::error::{AtPath, Error, Result};
@@ -23,7 +25,14 @@ const DEFAULT_IPC: u32 = 10;
 
 pub fn run(args: &EvalArgs, console: &Console) -> Result<()> {
     let subject = Subject::of(args)?;
-    let judge = Judge::new(&args.judging, &subject.default_protocol()?, &args.common)?;
+    let judge = Judge::new(&args.judging, &subject.config.eval.protocol, &args.common)?;
+    if args.common.dry_run && args.common.json {
+        let output = subject.output(&judge).join("eval.json");
+        return print(&to_json(
+            &json!({ "on": subject.name(), "dataset": subject.dataset, "protocol": judge.protocol,
+                                       "outputs": [output] }),
+        )?);
+    }
     if args.common.dry_run {
         return print(&format!(
             "{} on {} ({}), protocol:\n{}\nwrites {}",
@@ -43,7 +52,7 @@ pub fn sentence(result: &Evaluation) -> String {
     let spread = result.accuracy_std.map_or(String::new(), |std| format!(" +- {std:.2}"));
     let ipc = result.ipc.map_or(String::new(), |ipc| format!(", {ipc} images a class"));
     format!(
-        "{} on {}{ipc}: {:.2}{spread} % on {} {} (protocol {}, runs: {}, {})",
+        "{} on {}{ipc}: {:.2}{spread} % on {} {} (protocol {}, runs: {}, {} products, {})",
         result.student,
         result.on,
         result.accuracy_mean,
@@ -51,6 +60,7 @@ pub fn sentence(result: &Evaluation) -> String {
         result.split,
         result.protocol,
         result.runs.len(),
+        result.dtype,
         duration(result.seconds)
     )
 }
@@ -72,6 +82,8 @@ pub struct Subject {
     pub dataset: DatasetName,
     /// Where results go.
     pub folder: PathBuf,
+    /// The configuration of the run that the set belongs to or is compared with.
+    pub config: Config,
 }
 
 impl Subject {
@@ -79,26 +91,46 @@ impl Subject {
         let out = &args.common.out;
         let ipc = args.ipc.unwrap_or(DEFAULT_IPC);
         let place = args.run.as_deref().unwrap_or(out);
-        let baseline = |source: Source, dataset: DatasetName| Subject { source, dataset, folder: out.join("eval") };
-        let dataset = || match args.dataset {
-            Some(dataset) => Ok(dataset),
-            None => dataset_of_run(place),
-        };
         match args.on.as_deref() {
-            Some("real") => Ok(baseline(Source::Real, dataset()?)),
-            Some("random-real") => Ok(baseline(Source::RandomReal(ipc), dataset()?)),
+            Some("real") if args.ipc.is_some() => {
+                usage!("--ipc: real is the whole train set; use --on random-real for so many images a class")
+            }
+            Some("real") => Self::baseline(Source::Real, args, place),
+            Some("random-real") => Self::baseline(Source::RandomReal(ipc), args, place),
             Some("reconstructed") => {
                 let named = RunDir::new(place); // its VAE is enough
                 let run = if named.weights("vae").is_file() { named } else { RunDir::open(place)? };
-                let dataset = Layers::written(&run.config())?.resolve()?.dataset;
-                Ok(Subject { folder: run.eval(), source: Source::Reconstructed(ipc, run), dataset })
+                let config = Layers::written(&run.config())?.resolve()?;
+                Ok(Subject {
+                    dataset: config.dataset,
+                    folder: run.eval(),
+                    source: Source::Reconstructed(ipc, run),
+                    config,
+                })
             }
-            Some(path) => Self::distilled(Path::new(path), args, out),
-            None => Self::distilled(&newest_distilled(place)?, args, out),
+            Some(path) => Self::distilled(Path::new(path), args),
+            None => Self::distilled(&newest_distilled(place)?, args),
         }
     }
 
-    fn distilled(path: &Path, args: &EvalArgs, out: &Path) -> Result<Self> {
+    /// Real images: of the named data set, or of the newest run's.
+    fn baseline(source: Source, args: &EvalArgs, place: &Path) -> Result<Self> {
+        let config = match (args.dataset, RunDir::open(place)) {
+            (named, Ok(run)) => {
+                let config = Layers::written(&run.config())?.resolve()?;
+                match named.filter(|dataset| *dataset != config.dataset) {
+                    Some(dataset) => Layers::preset(default_preset(dataset, false))?.resolve()?,
+                    None => config,
+                }
+            }
+            (Some(dataset), Err(_)) => Layers::preset(default_preset(dataset, false))?.resolve()?,
+            (None, Err(Error::Failed(problem))) => usage!("{problem}; or name the data set with --dataset"),
+            (None, Err(other)) => return Err(other),
+        };
+        Ok(Subject { source, dataset: config.dataset, folder: args.common.out.join("eval"), config })
+    }
+
+    fn distilled(path: &Path, args: &EvalArgs) -> Result<Self> {
         if args.ipc.is_some() {
             usage!("--ipc: a distilled set is judged whole; sample another with `distill sample --ipc N`");
         }
@@ -106,7 +138,15 @@ impl Subject {
         if let Some(other) = args.dataset.filter(|d| *d != dataset) {
             usage!("--dataset {other}: {} was made from {dataset}; drop --dataset", path.display());
         }
-        Ok(Subject { source: Source::Distilled(path.into()), dataset, folder: eval_folder(path, out) })
+        // A set inside a run's folder is judged as the run says, any other one as the data set's preset does.
+        let folder = if path.is_file() { path.parent() } else { Some(path) };
+        let run = folder.and_then(Path::parent).filter(|d| d.ends_with("distilled")).and_then(Path::parent);
+        let run = run.map(RunDir::new).filter(|run| run.config().is_file());
+        let (folder, layers) = match run {
+            Some(run) => (run.eval(), Layers::written(&run.config())?),
+            None => (args.common.out.join("eval"), Layers::preset(default_preset(dataset, false))?),
+        };
+        Ok(Subject { source: Source::Distilled(path.into()), dataset, folder, config: layers.resolve()? })
     }
 
     /// How results name the set.
@@ -119,20 +159,13 @@ impl Subject {
         }
     }
 
-    /// The protocol of the run that the set comes from, else of the data set's preset.
-    fn default_protocol(&self) -> Result<String> {
-        let run = self.folder.parent().map(RunDir::new).filter(|run| run.config().is_file());
-        let layers = match run {
-            Some(run) => Layers::written(&run.config())?,
-            None => Layers::preset(default_preset(self.dataset, false))?,
-        };
-        Ok(layers.resolve()?.eval.protocol)
-    }
-
     /// The folder of this set's results under a protocol.
     fn output(&self, judge: &Judge) -> PathBuf {
         let set = match &self.source {
-            Source::Distilled(path) => path.file_name().map_or("set".into(), |n| n.to_string_lossy().into_owned()),
+            Source::Distilled(path) => {
+                let folder = if path.is_file() { path.parent().unwrap_or(path) } else { path };
+                folder.file_name().map_or("set".into(), |n| n.to_string_lossy().into_owned())
+            }
             Source::Real => format!("{}-real", self.dataset),
             Source::RandomReal(ipc) => format!("{}-random-real-ipc{ipc}", self.dataset),
             Source::Reconstructed(ipc, _) => format!("reconstructed-ipc{ipc}"),
@@ -146,7 +179,8 @@ impl Subject {
     }
 
     /// The images, given the real ones that they may be drawn from.
-    fn images(&self, real: &ImageSet, seed: u64, common: &Common) -> Result<ImageSet> {
+    fn images(&self, real: &ImageSet, judge: &Judge, console: &Console) -> Result<ImageSet> {
+        let (seed, common) = (judge.seed, judge.common);
         match &self.source {
             Source::Distilled(path) => Ok(DistilledSet::read(path)?.images),
             Source::Real => Ok(real.clone()),
@@ -155,24 +189,9 @@ impl Subject {
                 let device = common.device.open()?;
                 let (vae, _) = load_vae(run, &device)?;
                 let images = real.random_per_class(*ipc as usize, seed)?;
-                Ok(ImageSet { pixels: reconstruct(&vae, &images, &device)?, ..images })
+                Ok(ImageSet { pixels: reconstruct(&vae, &images, &device, console)?, ..images })
             }
         }
-    }
-}
-
-/// The run's `eval` folder for a set inside a run, else the one under `out`.
-fn eval_folder(set: &Path, out: &Path) -> PathBuf {
-    let folder = if set.is_file() { set.parent() } else { Some(set) };
-    let run = folder.and_then(Path::parent).filter(|d| d.ends_with("distilled")).and_then(Path::parent);
-    run.map_or_else(|| out.join("eval"), |run| RunDir::new(run).eval())
-}
-
-fn dataset_of_run(place: &Path) -> Result<DatasetName> {
-    match RunDir::open(place) {
-        Ok(run) => Ok(Layers::written(&run.config())?.resolve()?.dataset),
-        Err(Error::Failed(problem)) => usage!("{problem}; or name the data set with --dataset"),
-        Err(other) => Err(other),
     }
 }
 
@@ -212,7 +231,11 @@ impl<'a> Judge<'a> {
                 (train, test)
             }
         };
-        let images = subject.images(&train, self.seed, self.common)?;
+        let learned = matches!(subject.source, Source::Distilled(_) | Source::Reconstructed(..));
+        if learned && self.split == EvalSplit::Heldout && !subject.config.train.hold_out {
+            console.warn("the model has seen the held-out images; train one with --set train.hold_out=true");
+        }
+        let images = subject.images(&train, self, console)?;
         drop(train);
         let normalization = subject.dataset.normalization();
         let trial = Trial {
@@ -227,7 +250,7 @@ impl<'a> Judge<'a> {
         let origin = Origin { dataset: subject.dataset.to_string(), on: subject.name(), split: split.into() };
         let output = subject.output(self);
         fs::create_dir_all(&output).at(&output)?;
-        let path = output.join("metrics.jsonl");
+        let path = output.join("metrics.partial.jsonl");
         let mut metrics = File::create(&path).at(&path)?;
         console.info(format!(
             "{} on {} ({} images), protocol {}, tested on {} {split} images",
@@ -241,6 +264,8 @@ impl<'a> Judge<'a> {
             let line = serde_json::to_string(epoch).map_err(|e| Error::Failed(e.to_string()))?;
             writeln!(metrics, "{line}").at(&path)
         })?;
+        let finished = output.join("metrics.jsonl");
+        fs::rename(&path, &finished).at(&finished)?;
         write_atomic(&output.join("eval.json"), to_json(&result)?.as_bytes())?;
         console.info(format!("wrote {}", output.join("eval.json").display()));
         Ok(result)

@@ -7,7 +7,8 @@ use sha2::{Digest, Sha256};
 use crate::cli::{Common, Configuring, Training};
 use crate::config::{Config, Layers, Override, default_preset};
 use crate::data::DatasetName;
-use crate::error::{AtPath, Result};
+use crate::error::{AtPath, Error, Result};
+use crate::eval::Protocol;
 use crate::progress::Console;
 use crate::run_dir::RunDir;
 use crate::usage;
@@ -37,6 +38,9 @@ pub fn resolve(
         layers.file(path)?;
     }
     for key in configuring.overrides()?.iter().chain(flags) {
+        if key.key == "dataset" {
+            usage!("{}: name the data set with --dataset, so that its own preset is taken", key.source);
+        }
         layers.set(key)?;
     }
     if let Some(seed) = common.seed {
@@ -49,6 +53,7 @@ pub fn resolve(
             config.dataset
         );
     }
+    Protocol::named(&config.eval.protocol).map_err(|e| Error::Usage(format!("eval.protocol: {e}")))?;
     if configuring.preset.is_none() {
         let place = if on_gpu { "a GPU" } else { "a CPU" };
         console.info(format!("preset {preset} (for {} on {place}; another with --preset)", config.dataset));
@@ -85,6 +90,10 @@ fn fingerprint(config: &Config) -> String {
     for section in ["sampler", "eval"] {
         table.remove(section);
     }
-    let digest = Sha256::digest(table.to_string());
-    digest.iter().take(4).map(|byte| format!("{byte:02x}")).collect()
+    hex(&Sha256::digest(table.to_string())[..4])
+}
+
+/// Bytes as hexadecimal digits.
+pub fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

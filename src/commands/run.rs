@@ -8,7 +8,8 @@ use super::dry_run::dry_run;
 use super::eval::{Judge, Source, Subject};
 use super::resolve::{resolve, run_dir};
 use super::{print, sample, to_json, train};
-use crate::cli::{RunArgs, SampleArgs};
+use crate::cli::{Common, RunArgs, SampleArgs};
+use crate::data::{self, Split};
 use crate::error::Result;
 use crate::eval::Evaluation;
 use crate::progress::{Console, duration};
@@ -26,12 +27,20 @@ pub fn run(args: &RunArgs, console: &Console) -> Result<()> {
     let start = Instant::now();
     let flags = args.sampling.overrides();
     let resolved = resolve(&args.training.configuring, args.training.dataset, &flags, &args.common, console)?;
-    let judge = Judge::new(&args.judging, &resolved.config.eval.protocol, &args.common)?;
+    // One seed for all three steps, also where it came from --set or a file.
+    let common = Common { seed: Some(resolved.config.seed), ..args.common.clone() };
+    let judge = Judge::new(&args.judging, &resolved.config.eval.protocol, &common)?;
     let dir = run_dir(&resolved, &args.training, &args.common)?;
     if args.common.dry_run {
-        return dry_run(&resolved.config, &dir, &args.common);
+        let outputs = [&train::outputs(&dir)[..], &[dir.distilled(), dir.eval()]].concat();
+        return dry_run(&resolved.config, resolved.config.dataset.official_counts().0, &outputs, &args.common);
     }
+    let dataset = resolved.config.dataset;
+    // Asked before hours of training: are there as many real images to compare with?
+    data::load(dataset, Split::Train, args.common.data_dir.as_deref())?
+        .random_per_class(args.sampling.ipc as usize, 0)?;
     if dir.is_finished() && !args.training.overwrite {
+        train::check_same(&dir, &resolved.config)?;
         console.info(format!("{}: training has finished before", dir.root.display()));
     } else {
         train::train(&resolved, &dir, &args.training, None, &args.common, console)?;
@@ -43,14 +52,15 @@ pub fn run(args: &RunArgs, console: &Console) -> Result<()> {
         name: None,
         overwrite: true,
         set: Vec::new(),
-        common: args.common.clone(),
+        common: common.clone(),
     };
     let set = sample::sample(&dir, &resolved.config, &sampling, console)?;
-    let dataset = resolved.config.dataset;
     let sources = [Source::Distilled(set.distilled.clone().into()), Source::RandomReal(args.sampling.ipc)];
     let mut evaluations = Vec::new();
     for source in sources {
-        evaluations.push(judge.judge(&Subject { source, dataset, folder: dir.eval() }, console)?);
+        evaluations.push(
+            judge.judge(&Subject { source, dataset, folder: dir.eval(), config: resolved.config.clone() }, console)?,
+        );
     }
     let classes = evaluations[0].per_class.len();
     let summary = Summary {

@@ -8,8 +8,10 @@ use std::time::Instant;
 use candle_core::Device;
 use serde::Serialize;
 use serde_json::json;
+use sha2::{Digest, Sha256};
 
 use super::dry_run::dry_run;
+use super::resolve::hex;
 use super::{print, to_json};
 use crate::cli::{Common, SampleArgs, Sampling as SamplingArgs};
 use crate::config::{Config, Layers, Override};
@@ -22,7 +24,7 @@ use crate::nn::Params;
 use crate::progress::{Console, duration};
 use crate::run_dir::RunDir;
 use crate::stages::{Generator, LatentStatistics, ModelCard, Sampling};
-use crate::train::{load_weights, read_metadata};
+use crate::train::load_weights;
 use crate::{fail, interrupt, usage};
 
 pub fn run(args: &SampleArgs, console: &Console) -> Result<()> {
@@ -30,7 +32,10 @@ pub fn run(args: &SampleArgs, console: &Console) -> Result<()> {
     let set: Vec<Override> = args.set.iter().map(|text| Override::parse(text)).collect::<Result<_>>()?;
     let config = configuration(&run, &set, &args.sampling)?;
     if args.common.dry_run {
-        return dry_run(&config, &run, &args.common);
+        let classes = ModelCard::read(&run.weights("unet"), "unet")?.classes;
+        let chosen = chosen_classes(&args.classes, &classes)?;
+        let name = set_name(args, &config, args.common.seed.unwrap_or(0), &chosen, classes.len())?;
+        return dry_run(&config, classes.len(), &[run.distilled().join(name)], &args.common);
     }
     let summary = sample(&run, &config, args, console)?;
     if args.common.json {
@@ -148,7 +153,7 @@ fn draw(
 /// The autoencoder of a run, and the description that stands beside it.
 pub fn load_vae(run: &RunDir, device: &Device) -> Result<(Vae, ModelCard)> {
     let path = run.weights("vae");
-    let card: ModelCard = read_metadata(&path)?;
+    let card = ModelCard::read(&path, "vae")?;
     let params = Params::new(0, device);
     let vae = Vae::new(&card.config.vae, params.builder())?;
     params.assign(&load_weights(&path, device)?, &path.display().to_string())?;
@@ -172,7 +177,7 @@ impl Trained {
         let device = common.device.open()?;
         let (vae, _) = load_vae(run, &device)?;
         let path = run.weights("unet");
-        let card: ModelCard = read_metadata(&path)?;
+        let card = ModelCard::read(&path, "unet")?;
         let Some(statistics) = card.latents else {
             fail!("{}: states no latent statistics; train the unet stage again", path.display());
         };
@@ -231,8 +236,9 @@ fn set_name(args: &SampleArgs, config: &Config, seed: u64, chosen: &[u32], all: 
         name += &format!("-eta{}", sampler.eta);
     }
     if chosen.len() < all {
-        let list: Vec<String> = chosen.iter().map(u32::to_string).collect();
-        name += &format!("-classes{}", list.join("_"));
+        let list = chosen.iter().map(u32::to_string).collect::<Vec<_>>().join("_");
+        let few = list.len() <= 40; // a folder's name has a limit
+        name += &if few { format!("-classes{list}") } else { format!("-classes{}", &hex(&Sha256::digest(list))[..8]) };
     }
     Ok(format!("{name}-seed{seed}").into())
 }

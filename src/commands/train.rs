@@ -1,13 +1,16 @@
 //! `distill train`: the VAE, its latents, the UNet.
 
 use std::fs::{self, File, TryLockError};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use candle_core::Device;
+use rand::RngCore;
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 
 use super::dry_run::dry_run;
-use super::resolve::{Resolved, resolve, run_dir};
+use super::resolve::{Resolved, hex, resolve, run_dir};
 use super::sample::load_vae;
 use super::{print, to_json};
 use crate::cli::{Common, Stage, TrainArgs, Training};
@@ -20,8 +23,9 @@ use crate::models::vae::Vae;
 use crate::nn::Params;
 use crate::ops::cpu::products;
 use crate::progress::{Console, duration};
+use crate::rng::Rng;
 use crate::run_dir::RunDir;
-use crate::stages::{Latents, ModelCard, UNetTask, VALIDATION_IMAGES, VaeTask};
+use crate::stages::{Latents, ModelCard, UNetTask, VALIDATION_IMAGES, VaeTask, spread};
 use crate::train::{FORMAT_VERSION, Finished, Intervals, Task, Trainer, save_weights};
 use crate::{fail, usage};
 
@@ -47,7 +51,7 @@ pub fn run(args: &TrainArgs, console: &Console) -> Result<()> {
     let resolved = resolve(&args.training.configuring, args.training.dataset, &[], &args.common, console)?;
     let dir = run_dir(&resolved, &args.training, &args.common)?;
     if args.common.dry_run {
-        return dry_run(&resolved.config, &dir, &args.common);
+        return dry_run(&resolved.config, resolved.config.dataset.official_counts().0, &outputs(&dir), &args.common);
     }
     if dir.is_finished() && !args.training.overwrite {
         usage!(
@@ -61,6 +65,11 @@ pub fn run(args: &TrainArgs, console: &Console) -> Result<()> {
         true => print(&to_json(&summary)?),
         false => print(&format!("trained {}", dir.root.display())),
     }
+}
+
+/// What training writes.
+pub fn outputs(dir: &RunDir) -> [PathBuf; 4] {
+    [dir.config(), dir.weights("vae"), dir.weights("unet"), dir.samples()]
 }
 
 /// What training ended with.
@@ -84,17 +93,18 @@ pub fn train(
     let device = common.device.open()?;
     let config = &resolved.config;
     let set = data::load(config.dataset, Split::Train, common.data_dir.as_deref())?;
-    let _lock = prepare(dir, config, training.overwrite)?;
+    let _lock = prepare(dir, config, training.overwrite, stage)?;
     console.log_to(&dir.log())?;
-    write_meta(resolved, dir, &set, &device)?;
+    write_meta(resolved, dir, &set, &device, console)?;
     console.info(format!("{}: {} on {}", dir.root.display(), config.dataset, device::describe(&device)));
 
     let (kept, held) = set.hold_out();
     let images = if config.train.hold_out { &kept } else { &set };
+    let held = if held.is_empty() { &set } else { &held };
     let deadline = |share: f64| training.max_time.map(|limit: Duration| start + limit.mul_f64(share));
-    let session = Session { config, dir, device: &device, console, images, validation: &held };
+    let session = Session { config, dir, device: &device, console, images, validation: held };
     let vae_share = if stage == Some(Stage::Vae) { 1.0 } else { VAE_SHARE };
-    let (vae, of_vae) = session.vae(deadline(vae_share), stage != Some(Stage::Unet))?;
+    let (vae, of_vae) = session.vae(deadline(vae_share))?;
     let mut of_unet = None;
     if stage != Some(Stage::Vae) {
         of_unet = Some(session.unet(&vae, deadline(1.0))?);
@@ -104,7 +114,7 @@ pub fn train(
 }
 
 /// Makes the run's folder, or checks that it belongs to this configuration; the lock keeps a second process out.
-fn prepare(dir: &RunDir, config: &Config, overwrite: bool) -> Result<File> {
+fn prepare(dir: &RunDir, config: &Config, overwrite: bool, stage: Option<Stage>) -> Result<File> {
     fs::create_dir_all(&dir.root).at(&dir.root)?;
     let path = dir.root.join(".lock");
     let lock = File::create(&path).at(&path)?;
@@ -115,20 +125,17 @@ fn prepare(dir: &RunDir, config: &Config, overwrite: bool) -> Result<File> {
         }
         Err(TryLockError::Error(e)) => return Err(Error::Io { path, source: e }),
     }
+    if stage == Some(Stage::Unet) && !dir.weights("vae").is_file() {
+        usage!("--stage unet: {} has no finished VAE; train it first with --stage vae", dir.root.display());
+    }
+    if !overwrite || stage == Some(Stage::Unet) {
+        check_same(dir, config)?;
+    }
     if overwrite {
-        for stage in ["vae", "unet"] {
-            let folder = dir.stage(stage);
-            if folder.exists() {
-                fs::remove_dir_all(&folder).at(&folder)?;
-            }
-        }
-    } else if dir.config().is_file() {
-        let before = Layers::written(&dir.config())?.resolve()?;
-        if let Some(key) = config.training_differences(&before).first() {
-            usage!(
-                "{}: this run was started with another {key}; choose another --name, or --overwrite to start again",
-                dir.root.display()
-            );
+        // A UNet is worth nothing without the VAE that it was trained on.
+        let stages: &[&str] = if stage == Some(Stage::Unet) { &["unet"] } else { &["vae", "unet"] };
+        for folder in stages.iter().map(|stage| dir.stage(stage)).filter(|folder| folder.exists()) {
+            fs::remove_dir_all(&folder).at(&folder)?;
         }
     }
     write_atomic(&dir.config(), config.to_toml().as_bytes())?;
@@ -136,7 +143,23 @@ fn prepare(dir: &RunDir, config: &Config, overwrite: bool) -> Result<File> {
     Ok(lock)
 }
 
-fn write_meta(resolved: &Resolved, dir: &RunDir, set: &ImageSet, device: &Device) -> Result<()> {
+/// Refuses to mix two configurations in one run.
+pub fn check_same(dir: &RunDir, config: &Config) -> Result<()> {
+    if !dir.config().is_file() {
+        return Ok(());
+    }
+    let before = Layers::written(&dir.config())?.resolve()?;
+    match config.training_differences(&before).first() {
+        Some(key) => usage!(
+            "{}: this run was started with another {key}; choose another --name, or --overwrite to start again",
+            dir.root.display()
+        ),
+        None => Ok(()),
+    }
+}
+
+/// Writes meta.json, after a look at the one of a run that goes on: its data must be the same.
+fn write_meta(resolved: &Resolved, dir: &RunDir, set: &ImageSet, device: &Device, console: &Console) -> Result<()> {
     let meta = Meta {
         distill: env!("CARGO_PKG_VERSION").into(),
         command: std::env::args().collect(),
@@ -147,6 +170,21 @@ fn write_meta(resolved: &Resolved, dir: &RunDir, set: &ImageSet, device: &Device
         images: set.len(),
         classes: set.classes.len(),
     };
+    let begun = dir.weights("vae").is_file() || dir.stage("vae").join("metrics.jsonl").is_file();
+    let old = fs::read(dir.meta()).ok().and_then(|bytes| serde_json::from_slice::<Meta>(&bytes).ok());
+    if let Some(old) = old.filter(|_| begun) {
+        if old.data_sha256 != meta.data_sha256 {
+            fail!(
+                "{}: this run was started on other images ({} then, {} now); name the same --data-dir, or another --name",
+                dir.root.display(),
+                old.images,
+                meta.images
+            );
+        }
+        if old.dtype != meta.dtype {
+            console.warn(format!("this run was started with {} products and goes on with {}", old.dtype, meta.dtype));
+        }
+    }
     write_atomic(&dir.meta(), to_json(&meta)?.as_bytes())
 }
 
@@ -161,31 +199,33 @@ struct Session<'a> {
 }
 
 impl Session<'_> {
-    /// The trained VAE: read if it has finished, else trained (or refused, if `may_train` says so).
-    fn vae(&self, deadline: Option<Instant>, may_train: bool) -> Result<(Vae, Finished)> {
+    /// The trained VAE: read if it has finished, else trained.
+    fn vae(&self, deadline: Option<Instant>) -> Result<(Vae, Finished)> {
         let (params, ema) = (self.params("vae"), self.params("vae"));
         if !self.dir.weights("vae").is_file() {
-            if !may_train {
-                usage!(
-                    "--stage unet: {} has no finished VAE; train it first with --stage vae",
-                    self.dir.root.display()
-                );
-            }
             let task = VaeTask::new(self.config, &params, &ema, self.images, self.validation, self.device)?;
             let finished = self.fit("vae", &task, &params, &ema, deadline)?;
             self.finish("vae", &ema, finished, None)?;
         }
-        let path = self.dir.summary("vae");
-        let finished = serde_json::from_slice(&fs::read(&path).at(&path)?)
-            .map_err(|e| Error::Failed(format!("{}: is damaged ({e}); start again with --overwrite", path.display())))?;
-        Ok((load_vae(self.dir, self.device)?.0, finished))
+        Ok((load_vae(self.dir, self.device)?.0, self.summary("vae")?))
+    }
+
+    /// What a finished stage's training ended with.
+    fn summary(&self, stage: &str) -> Result<Finished> {
+        let path = self.dir.summary(stage);
+        serde_json::from_slice(&fs::read(&path).at(&path)?)
+            .map_err(|e| Error::Failed(format!("{}: is damaged ({e}); start again with --overwrite", path.display())))
     }
 
     fn unet(&self, vae: &Vae, deadline: Option<Instant>) -> Result<Finished> {
+        if self.dir.weights("unet").is_file() {
+            return self.summary("unet"); // another process finished it before this one got the lock
+        }
         let flip = self.config.train.flip;
-        let latents = Latents::cached(&self.dir.latents(), vae, self.images, flip, self.console)?;
-        let fixed: Vec<usize> = (0..self.validation.len().min(VALIDATION_IMAGES)).collect();
-        let fixed = self.validation.subset(&fixed);
+        let path = self.dir.weights("vae");
+        let weights = hex(&Sha256::digest(fs::read(&path).at(&path)?));
+        let latents = Latents::cached(&self.dir.latents(), vae, &weights, self.images, flip, self.console)?;
+        let fixed = self.validation.subset(&spread(self.validation.len(), VALIDATION_IMAGES));
         let validation = Latents::with_statistics(vae, &fixed, &latents.statistics, self.console)?;
         let (params, ema) = (self.params("unet"), self.params("unet"));
         let classes = self.images.classes.len();
@@ -197,7 +237,7 @@ impl Session<'_> {
 
     /// Each network starts from streams of its own.
     fn params(&self, stage: &str) -> Params {
-        Params::new(self.config.seed ^ u64::from(stage == "unet"), self.device)
+        Params::new(Rng::stream(self.config.seed, stage, 0, 0).next_u64(), self.device)
     }
 
     fn fit(

@@ -40,6 +40,8 @@ impl Override {
 /// The layers of one configuration, lowest first.
 pub struct Layers {
     base: Table,
+    /// Where the lowest layer is from, for messages.
+    source: String,
 }
 
 impl Layers {
@@ -53,7 +55,7 @@ impl Layers {
     }
 
     fn parse(text: &str, source: &str) -> Result<Self> {
-        Ok(Layers { base: table(text, source)? })
+        Ok(Layers { base: table(text, source)?, source: source.into() })
     }
 
     /// Lays the keys of a user's file on top; it may hold any part of the configuration.
@@ -94,7 +96,7 @@ impl Layers {
 
     /// The typed, checked configuration.
     pub fn resolve(&self) -> Result<Config> {
-        let config = typed(&self.base).map_err(Error::Usage)?;
+        let config = typed(&self.base).map_err(|problem| Error::Usage(format!("{}: {problem}", self.source)))?;
         config.check()?;
         Ok(config)
     }

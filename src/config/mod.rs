@@ -94,20 +94,9 @@ impl Config {
 
     /// Refuses values that contradict each other or cannot be run.
     pub fn check(&self) -> Result<()> {
+        self.check_sizes()?;
         self.vae.check(self.dataset.image_size())?;
         self.unet.check(self.latents(0).size)?;
-        let positive = [
-            ("train.vae.steps", self.train.vae.steps as usize),
-            ("train.unet.steps", self.train.unet.steps as usize),
-            ("train.vae.batch_size", self.train.vae.batch_size),
-            ("train.unet.batch_size", self.train.unet.batch_size),
-            ("sampler.steps", self.sampler.steps),
-            ("sampler.batch_size", self.sampler.batch_size),
-            ("diffusion.steps", self.diffusion.steps),
-        ];
-        if let Some((key, _)) = positive.iter().find(|(_, value)| *value == 0) {
-            usage!("{key} is 0; expected at least 1");
-        }
         if self.sampler.steps > self.diffusion.steps {
             usage!(
                 "sampler.steps is {}, more than the {} of diffusion.steps; lower it",
@@ -126,12 +115,40 @@ impl Config {
             ("train.unet.clip_norm", self.train.unet.clip_norm, f64::MIN_POSITIVE, f64::INFINITY),
             ("train.vae.ema_decay", self.train.vae.ema_decay, 0.0, 1.0),
             ("train.unet.ema_decay", self.train.unet.ema_decay, 0.0, 1.0),
-            ("train.kl_weight", self.train.kl_weight, 0.0, f64::INFINITY),
+            ("train.kl_weight", self.train.kl_weight, 0.0, 1e6),
+            ("train.vae.weight_decay", self.train.vae.weight_decay, 0.0, 1e3),
+            ("train.unet.weight_decay", self.train.unet.weight_decay, 0.0, 1e3),
         ];
         if let Some((key, value, low, high)) = ranges.iter().find(|(_, v, low, high)| !(low..=high).contains(&v)) {
             usage!("{key} is {value}; expected a value from {low} to {high}");
         }
         Ok(())
+    }
+
+    /// Refuses sizes of 0, and sizes that no machine could hold.
+    fn check_sizes(&self) -> Result<()> {
+        let largest = |list: &[usize]| list.iter().copied().max().unwrap_or(0);
+        let sizes = [
+            ("the number of entries of vae.channels", self.vae.channels.len(), 8),
+            ("the largest of vae.channels", largest(&self.vae.channels), 4096),
+            ("vae.blocks", self.vae.blocks, 16),
+            ("vae.latent_channels", self.vae.latent_channels, 256),
+            ("unet.channels", self.unet.channels, 4096),
+            ("the number of entries of unet.channel_mult", self.unet.channel_mult.len(), 8),
+            ("the largest of unet.channel_mult", largest(&self.unet.channel_mult), 64),
+            ("unet.blocks", self.unet.blocks, 16),
+            ("train.vae.steps", self.train.vae.steps as usize, 1 << 31),
+            ("train.unet.steps", self.train.unet.steps as usize, 1 << 31),
+            ("train.vae.batch_size", self.train.vae.batch_size, 1 << 16),
+            ("train.unet.batch_size", self.train.unet.batch_size, 1 << 16),
+            ("sampler.steps", self.sampler.steps, 1 << 20),
+            ("sampler.batch_size", self.sampler.batch_size, 1 << 16),
+            ("diffusion.steps", self.diffusion.steps, 1 << 20),
+        ];
+        match sizes.iter().find(|(_, value, most)| !(1..=*most).contains(value)) {
+            Some((key, value, most)) => usage!("{key} is {value}; expected from 1 to {most}"),
+            None => Ok(()),
+        }
     }
 
     /// The keys in which `self` and `other` differ and that change what a run trains.

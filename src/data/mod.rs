@@ -86,7 +86,7 @@ impl ImageSet {
 
     /// `per_class` images of each class, drawn without replacement and ordered by class.
     pub fn random_per_class(&self, per_class: usize, seed: u64) -> Result<ImageSet> {
-        let mut chosen = Vec::with_capacity(per_class * self.classes.len());
+        let mut chosen = Vec::new();
         for (class, indices) in self.by_class().iter().enumerate() {
             if indices.len() < per_class {
                 usage!(
@@ -101,13 +101,14 @@ impl ImageSet {
         Ok(self.subset(&chosen))
     }
 
-    /// Splits off a stratified tenth of a train set: (kept, held out). The choice depends on nothing but the set.
+    /// Splits off a stratified tenth of a train set, at least one of two images of a class: (kept, held out). The choice depends on nothing but the set.
     pub fn hold_out(&self) -> (ImageSet, ImageSet) {
         let (mut kept, mut held) = (Vec::new(), Vec::new());
         for (class, indices) in self.by_class().iter().enumerate() {
             let order = Rng::stream(0, "held-out", class as u32, 0).permutation(indices.len());
+            let count = (indices.len() / 10).max(1).min(indices.len().saturating_sub(1));
             for (place, &i) in order.iter().enumerate() {
-                let side = if place < indices.len() / 10 { &mut held } else { &mut kept };
+                let side = if place < count { &mut held } else { &mut kept };
                 side.push(indices[i as usize]);
             }
         }

@@ -2,12 +2,14 @@
 
 use std::collections::HashSet;
 use std::path::Path;
+use std::time::Instant;
 
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
 use super::{Class, DatasetName, ImageSet, Normalization, Split, cifar, data_root, load, shapes, tiny_imagenet};
 use crate::error::Result;
+use crate::interrupt;
 
 /// A data set as found, without reading its images.
 #[derive(Clone, Debug, Serialize)]
@@ -44,6 +46,8 @@ pub struct Verification {
 pub struct SplitReport {
     pub split: Split,
     pub images: usize,
+    /// Wall-clock time of reading and decoding the split.
+    pub load_seconds: f64,
     /// Images of each class, in label order.
     pub images_per_class: Vec<usize>,
     /// Images whose pixels are those of an earlier image of the same split.
@@ -96,9 +100,12 @@ pub fn verify(name: DatasetName, data_dir: Option<&Path>) -> Result<Verification
     let mut train = HashSet::new();
     let mut reports = Vec::new();
     for split in Split::ALL {
+        let start = Instant::now();
         let set = load(name, split, data_dir)?;
+        let load_seconds = start.elapsed().as_secs_f64();
+        interrupt::check()?;
         let (report, digests) = report(&set, split, &train);
-        reports.push(report);
+        reports.push(SplitReport { load_seconds, ..report });
         if split == Split::Train {
             train = digests;
         }
@@ -119,6 +126,7 @@ fn report(set: &ImageSet, split: Split, train: &HashSet<[u8; 32]>) -> (SplitRepo
     let report = SplitReport {
         split,
         images: set.len(),
+        load_seconds: 0.0,
         images_per_class: set.by_class().iter().map(Vec::len).collect(),
         duplicates,
         also_in_train,

@@ -67,7 +67,7 @@ impl Protocol {
     /// The protocol called `name` in configs/protocols.
     pub fn named(name: &str) -> Result<Self> {
         let Some((_, text)) = FILES.iter().find(|(known, _)| *known == name) else {
-            usage!("--protocol {name}: unknown protocol; expected one of {}", Self::names().join(", "));
+            usage!("protocol {name} is unknown; expected one of {}", Self::names().join(", "));
         };
         toml::from_str(text).map_err(|e| Error::Failed(format!("configs/protocols/{name}.toml: {e}")))
     }
@@ -89,17 +89,28 @@ impl Protocol {
         let part = f64::from(self.drop_after) / f64::from(total);
         self.drop_after = (part * f64::from(epochs)).round() as u32;
         self.length = Length::Epochs(epochs);
-        self.name = format!("{} (changed: epochs={epochs})", self.name);
+        self.rename(&format!("epochs={epochs}"));
         Ok(self)
     }
 
-    /// The same recipe `runs` times. The name stays: every run still follows the recipe, and a result lists its runs.
+    /// The same recipe `runs` times, named as changed.
     pub fn with_runs(mut self, runs: u32) -> Result<Self> {
         if runs == 0 {
             usage!("--runs 0: expected at least 1 run");
         }
-        self.runs = runs;
+        if self.runs != runs {
+            self.runs = runs;
+            self.rename(&format!("runs={runs}"));
+        }
         Ok(self)
+    }
+
+    /// Says in the name what was changed.
+    fn rename(&mut self, change: &str) {
+        self.name = match self.name.strip_suffix(')') {
+            Some(start) => format!("{start}, {change})"),
+            None => format!("{} (changed: {change})", self.name),
+        };
     }
 
     /// The number of updates on `images` training images.

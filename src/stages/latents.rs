@@ -69,22 +69,31 @@ struct Header {
     statistics: LatentStatistics,
     /// Images, variants, size, channels.
     dims: [usize; 4],
-    /// The hash of the images that were encoded.
+    /// The hashes of the images that were encoded and of the VAE's weights file.
     images: String,
+    vae: String,
 }
 
 impl Latents {
-    /// Reads the cache at `path`, or encodes `images` with `vae` and writes it.
-    pub fn cached(path: &Path, vae: &Vae, images: &ImageSet, flip: bool, console: &Console) -> Result<Self> {
+    /// Reads the cache at `path`, or encodes `images` with `vae`, whose weights file has the hash `weights`, and writes it.
+    pub fn cached(
+        path: &Path,
+        vae: &Vae,
+        weights: &str,
+        images: &ImageSet,
+        flip: bool,
+        console: &Console,
+    ) -> Result<Self> {
+        let hashes = (images.sha256(), weights.to_string());
         if path.is_file() {
-            match Self::read(path, images) {
+            match Self::read(path, images, flip, &hashes) {
                 Ok(latents) => return Ok(latents),
                 Err(problem) => console.warn(format!("{problem}; encoding again")),
             }
         }
         let mut latents = Self::encode(vae, images, flip, console)?;
         latents.statistics.normalize(&mut latents.values);
-        latents.write(path, images)?;
+        latents.write(path, hashes)?;
         Ok(latents)
     }
 
@@ -143,19 +152,22 @@ impl Latents {
         Ok(Latents { values, labels: images.labels.clone(), size, channels, statistics })
     }
 
-    fn write(&self, path: &Path, images: &ImageSet) -> Result<()> {
+    fn write(&self, path: &Path, (images, vae): (String, String)) -> Result<()> {
         let dims = [self.len(), self.variants(), self.size, self.channels];
-        let header = Header { statistics: self.statistics.clone(), dims, images: images.sha256() };
+        let header = Header { statistics: self.statistics.clone(), dims, images, vae };
         let shape = (dims[1], dims[0], dims[2], dims[2], dims[3]);
         let values = Tensor::from_slice(&self.values, shape, &Device::Cpu)?;
         save_weights(path, &[("latents".to_string(), values)], &header)
     }
 
-    fn read(path: &Path, images: &ImageSet) -> Result<Self> {
+    fn read(path: &Path, images: &ImageSet, flip: bool, hashes: &(String, String)) -> Result<Self> {
         let header: Header = read_metadata(path)?;
         let [n, variants, size, channels] = header.dims;
-        if n != images.len() || header.images != images.sha256() {
-            fail!("{}: holds the latents of other images", path.display());
+        if n != images.len()
+            || variants != 1 + usize::from(flip)
+            || (&header.images, &header.vae) != (&hashes.0, &hashes.1)
+        {
+            fail!("{}: holds the latents of other images or of another VAE", path.display());
         }
         let values = match load_weights(path, &Device::Cpu)?.remove("latents") {
             Some(tensor) if tensor.elem_count() == n * variants * size * size * channels => {

@@ -10,12 +10,16 @@ pub use latents::{LatentStatistics, Latents};
 pub use unet::UNetTask;
 pub use vae::{VaeTask, reconstruct};
 
+use std::path::Path;
+
 use candle_core::{Device, Tensor};
 use serde::{Deserialize, Serialize};
 
 use crate::config::Config;
 use crate::data::{Class, ImageSet};
 use crate::error::Result;
+use crate::fail;
+use crate::train::{FORMAT_VERSION, read_metadata};
 
 /// Images that go through the autoencoder at once outside training.
 const BATCH: usize = 100;
@@ -40,6 +44,30 @@ pub struct ModelCard {
     pub images: u64,
     /// Of the latents that the UNet was trained on.
     pub latents: Option<LatentStatistics>,
+}
+
+impl ModelCard {
+    /// The card of the weights at `path`; an error if they are not a `kind` that this version reads.
+    pub fn read(path: &Path, kind: &str) -> Result<Self> {
+        let card: ModelCard = read_metadata(path)?;
+        if card.kind != kind || card.format != FORMAT_VERSION {
+            fail!(
+                "{}: holds a {} of format {}, expected a {kind} of format {FORMAT_VERSION}; train the stage again, or use \
+                 the program that wrote it (version {})",
+                path.display(),
+                card.kind,
+                card.format,
+                card.distill
+            );
+        }
+        Ok(card)
+    }
+}
+
+/// `count` places spread evenly over 0..n, or all of them.
+pub fn spread(n: usize, count: usize) -> Vec<usize> {
+    let count = count.min(n);
+    (0..count).map(|i| i * n / count).collect()
 }
 
 /// The images at `indices` as (B, H, W, 3) in [-1, 1]; those with `flips` are mirrored.

@@ -5,7 +5,7 @@ use std::path::Path;
 use candle_core::{Device, Tensor};
 
 use super::generator::{Generator, Sampling};
-use super::{Latents, PICTURE_COLUMNS, PICTURE_ROWS, VALIDATION_IMAGES};
+use super::{Latents, PICTURE_COLUMNS, PICTURE_ROWS};
 use crate::config::Config;
 use crate::diffusion::NoiseSchedule;
 use crate::error::Result;
@@ -115,7 +115,7 @@ impl Task for UNetTask<'_> {
     /// The averaged network's loss on fixed latents, steps and noise.
     fn validate(&self) -> Result<Vec<(&'static str, f64)>> {
         let mut rng = Rng::stream(self.config.seed, "validation", 0, 0);
-        let indices: Vec<usize> = (0..self.validation.len().min(VALIDATION_IMAGES)).collect();
+        let indices: Vec<usize> = (0..self.validation.len()).collect();
         let mut total = 0.0;
         for batch in indices.chunks(128) {
             let example = self.example(self.validation, batch, &mut rng, 0.0)?;

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use candle_core::{Device, Tensor};
 
-use super::{BATCH, PICTURE_COLUMNS, PICTURE_ROWS, VALIDATION_IMAGES, to_pixels, to_tensor};
+use super::{BATCH, PICTURE_COLUMNS, PICTURE_ROWS, VALIDATION_IMAGES, spread, to_pixels, to_tensor};
 use crate::config::Config;
 use crate::data::ImageSet;
 use crate::error::Result;
@@ -13,6 +13,7 @@ use crate::models::vae::Vae;
 use crate::nn::Params;
 use crate::ops::{self, Tape, Value};
 use crate::picture::save_grid;
+use crate::progress::Console;
 use crate::rng::Rng;
 use crate::train::{Batches, Task};
 
@@ -56,12 +57,14 @@ fn through(vae: &Vae, images: &Tensor) -> Result<Tensor> {
 }
 
 /// All images of a set through the autoencoder: bytes, (N, H, W, 3).
-pub fn reconstruct(vae: &Vae, images: &ImageSet, device: &Device) -> Result<Vec<u8>> {
+pub fn reconstruct(vae: &Vae, images: &ImageSet, device: &Device, console: &Console) -> Result<Vec<u8>> {
     let mut pixels = Vec::with_capacity(images.pixels.len());
     let indices: Vec<usize> = (0..images.len()).collect();
+    let bar = console.bar("reconstruct", 0, images.len() as u64);
     for batch in indices.chunks(BATCH) {
         interrupt::check()?;
         pixels.extend(to_pixels(&through(vae, &to_tensor(images, batch, None, device)?)?)?);
+        bar.update((batch[0] + batch.len()) as u64, batch.len() as u64, None);
     }
     Ok(pixels)
 }
@@ -82,7 +85,7 @@ impl Task for VaeTask<'_> {
     }
 
     fn validate(&self) -> Result<Vec<(&'static str, f64)>> {
-        let indices: Vec<usize> = (0..self.validation.len().min(VALIDATION_IMAGES)).collect();
+        let indices = spread(self.validation.len(), VALIDATION_IMAGES);
         let mut total = 0.0;
         for batch in indices.chunks(BATCH) {
             let images = to_tensor(self.validation, batch, None, &self.device)?;
@@ -96,9 +99,7 @@ impl Task for VaeTask<'_> {
 
     /// Rows of images, each above a row of their reconstructions.
     fn draw(&self, path: &Path) -> Result<()> {
-        let step = (self.validation.len() / (PICTURE_COLUMNS * PICTURE_ROWS / 2)).max(1);
-        let indices: Vec<usize> =
-            (0..self.validation.len()).step_by(step).take(PICTURE_COLUMNS * PICTURE_ROWS / 2).collect();
+        let indices = spread(self.validation.len(), PICTURE_COLUMNS * PICTURE_ROWS / 2);
         let images = to_tensor(self.validation, &indices, None, &self.device)?;
         let pixels = to_pixels(&through(&self.averaged, &images)?)?;
         let made: Vec<&[u8]> = pixels.chunks(self.validation.image_len()).collect();

@@ -98,14 +98,7 @@ pub struct Checkpoint {
 impl Default for Checkpoint {
     /// The state before the first step.
     fn default() -> Self {
-        Checkpoint {
-            version: FORMAT_VERSION,
-            step: 0,
-            total: None,
-            seconds: 0.0,
-            loss: 0.0,
-            recent: Recent::default(),
-        }
+        Checkpoint { version: FORMAT_VERSION, step: 0, total: None, seconds: 0.0, loss: 0.0, recent: Recent::default() }
     }
 }
 

@@ -47,7 +47,7 @@ pub trait Task {
     /// The scalar loss of step `step`; its batch and noise follow from the step alone.
     fn loss(&self, tape: &Tape, step: u64) -> Result<Value>;
 
-    /// Figures of the averaged weights on data held out, for metrics.jsonl.
+    /// Figures of the averaged weights on fixed data, for metrics.jsonl.
     fn validate(&self) -> Result<Vec<(&'static str, f64)>>;
 
     /// Draws samples of the averaged weights to `path` (PNG).

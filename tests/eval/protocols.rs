@@ -30,12 +30,13 @@ fn a_changed_protocol_says_so() {
     let five = named("quick").with_epochs(5).unwrap().with_runs(2).unwrap();
     assert_eq!(
         (five.name.as_str(), five.length, five.drop_after, five.runs),
-        ("quick (changed: epochs=5)", Length::Epochs(5), 3, 2)
+        ("quick (changed: epochs=5, runs=2)", Length::Epochs(5), 3, 2)
     );
     assert_eq!(named("challenge").with_epochs(2002).unwrap().drop_after, 1004);
     assert_eq!(named("steps").with_epochs(10).unwrap().drop_after, 5);
     assert_eq!(named("quick").with_epochs(200).unwrap(), named("quick"));
-    assert_eq!(named("quick").with_runs(3).unwrap().name, "quick");
+    assert_eq!(named("quick").with_runs(3).unwrap().name, "quick (changed: runs=3)");
+    assert_eq!(named("challenge").with_runs(3).unwrap(), named("challenge"));
     for error in [
         Protocol::named("fast").unwrap_err(),
         named("quick").with_epochs(0).unwrap_err(),

@@ -24,6 +24,7 @@ fn cpu_has_it() -> bool {
     const AMX_BF16_AND_TILE: u32 = 1 << 22 | 1 << 24;
     const TILE_STATE: u64 = 3 << 17;
     if !(is_x86_feature_detected!("avx512f")
+        && is_x86_feature_detected!("avx512bw")
         && is_x86_feature_detected!("avx512bf16")
         && is_x86_feature_detected!("xsave"))
     {
