@@ -167,7 +167,7 @@ fn an_existing_folder_is_refused_and_kept() {
     let folder = root.path().join("set");
     set().write(&folder, false).unwrap();
     let before = contents(&folder);
-    assert_message(&set().write(&folder, false).unwrap_err(), 2, &["set exists", "--out", "--overwrite"]);
+    assert_message(&set().write(&folder, false).unwrap_err(), 2, &["set exists", "--name", "--overwrite"]);
     assert_eq!(contents(&folder), before);
 
     let shapes = load(DatasetName::Shapes, Split::Test, None).unwrap();
@@ -181,7 +181,7 @@ fn an_existing_folder_is_refused_and_kept() {
 fn what_is_no_distilled_set_is_never_overwritten() {
     let root = tempfile::tempdir().unwrap();
     fs::write(root.path().join("thesis.txt"), "years of work").unwrap();
-    assert_message(&set().write(root.path(), true).unwrap_err(), 2, &["something else", "--out"]);
+    assert_message(&set().write(root.path(), true).unwrap_err(), 2, &["something else", "--name"]);
     assert_message(&set().write(&root.path().join("thesis.txt"), true).unwrap_err(), 2, &["is a file"]);
     assert_eq!(contents(root.path()), [("thesis.txt".into(), b"years of work".to_vec())]);
     let empty = root.path().join("empty");
@@ -201,7 +201,7 @@ fn a_folder_without_write_permission_is_named() {
         eprintln!("skipped: this user may write anywhere");
         return;
     }
-    assert_message(&set().write(&closed.join("set"), false).unwrap_err(), 1, &["closed", "--out"]);
+    assert_message(&set().write(&closed.join("set"), false).unwrap_err(), 1, &["closed", "permissions"]);
 }
 
 #[test]

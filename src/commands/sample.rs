@@ -16,7 +16,7 @@ use super::{print, to_json};
 use crate::cli::{Common, SampleArgs, Sampling as SamplingArgs};
 use crate::config::{Config, Layers, Override};
 use crate::data::{Class, ImageSet};
-use crate::distilled::{DistilledSet, Provenance};
+use crate::distilled::{DistilledSet, Provenance, check_place};
 use crate::error::Result;
 use crate::models::unet::UNet;
 use crate::models::vae::Vae;
@@ -77,9 +77,7 @@ pub fn sample(run: &RunDir, config: &Config, args: &SampleArgs, console: &Consol
     let trained = Trained::load(run, &args.common)?;
     let classes = chosen_classes(&args.classes, &trained.classes)?;
     let target = run.distilled().join(set_name(args, config, seed, &classes, trained.classes.len())?);
-    if target.exists() && !args.overwrite {
-        usage!("{}: this set exists; replace it with --overwrite, or choose another --name", target.display());
-    }
+    check_place(&target, args.overwrite)?; // now, not after minutes of sampling
     console.log_to(&run.log())?;
     console.info(format!(
         "sampling from {}: {} images of each of {} classes, {} steps, guidance {}",

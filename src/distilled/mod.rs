@@ -11,6 +11,8 @@ mod grid;
 mod tensor_file;
 mod write;
 
+pub use write::check_place;
+
 use std::fs;
 use std::path::Path;
 

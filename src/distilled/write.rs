@@ -34,7 +34,10 @@ impl DistilledSet {
         check_place(folder, overwrite)?;
         let parent = folder_of(folder);
         let refused = |e: std::io::Error| {
-            Error::Failed(format!("cannot write to {}: {e}; choose another folder with --out", parent.display()))
+            Error::Failed(format!(
+                "cannot write to {}: {e}; change its permissions, or choose another --run",
+                parent.display()
+            ))
         };
         fs::create_dir_all(parent).map_err(refused)?;
         let staging = tempfile::Builder::new().prefix(".distilled-").tempdir_in(parent).map_err(refused)?;
@@ -93,22 +96,22 @@ impl DistilledSet {
 }
 
 /// Refuses a place that holds something which writing would destroy.
-fn check_place(folder: &Path, overwrite: bool) -> Result<()> {
+pub fn check_place(folder: &Path, overwrite: bool) -> Result<()> {
     if !folder.exists() {
         return Ok(());
     }
     if !folder.is_dir() {
-        usage!("{} is a file, expected a folder; choose another with --out", folder.display());
+        usage!("{} is a file, expected a folder; choose another --name", folder.display());
     }
     if fs::read_dir(folder).at(folder)?.next().is_none() {
         return Ok(());
     }
     if !overwrite {
-        usage!("{} exists and is not empty; choose another folder with --out, or pass --overwrite", folder.display());
+        usage!("{} exists and is not empty; replace it with --overwrite, or choose another --name", folder.display());
     }
     if !folder.join(TENSOR_FILE).is_file() {
         usage!(
-            "{} holds something else than a distilled set and is left alone; choose another --out",
+            "{} holds something else than a distilled set and is left alone; choose another --name",
             folder.display()
         );
     }

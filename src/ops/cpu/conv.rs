@@ -141,15 +141,7 @@ pub fn weight_gradient(shape: &ConvShape, x: &[f32], gradient: &[f32]) -> Vec<f3
             sum
         })
         .collect();
-    sum_in_order(partials)
-}
-
-/// Adds up equally long vectors, first to last.
-pub fn sum_in_order(partials: Vec<Vec<f32>>) -> Vec<f32> {
-    let mut partials = partials.into_iter();
-    let mut total = partials.next().unwrap_or_default();
-    partials.for_each(|partial| elementwise::add_to(&mut total, &partial));
-    total
+    elementwise::sum_in_order(partials)
 }
 
 /// The im2col rows of `pixels` output pixels from output row `first_row` (counted over the whole batch).

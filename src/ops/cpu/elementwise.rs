@@ -6,7 +6,6 @@ use std::ops::Range;
 use multiversion::multiversion;
 use rayon::prelude::*;
 
-use super::conv::sum_in_order;
 use super::{CHUNK, copy_to, overwritten};
 
 /// e^x within 2 units in the last place, written so that the compiler turns a loop of it into vector code.
@@ -106,6 +105,14 @@ pub fn add_rows(values: &[f32], sum: &mut [f32]) {
             *s += v;
         }
     }
+}
+
+/// Adds up equally long vectors, first to last.
+pub fn sum_in_order(partials: Vec<Vec<f32>>) -> Vec<f32> {
+    let mut partials = partials.into_iter();
+    let mut total = partials.next().unwrap_or_default();
+    partials.for_each(|partial| add_to(&mut total, &partial));
+    total
 }
 
 /// Joins rows of `a` and `b`: (rows, ca) and (rows, cb) to (rows, ca + cb).
