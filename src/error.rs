@@ -42,6 +42,7 @@ fn hint(error: &std::io::Error) -> &'static str {
         PermissionDenied | ReadOnlyFilesystem => "; change its permissions, or choose another place with --out",
         StorageFull | QuotaExceeded => "; free some space, then run the same command again",
         NotFound => "; check the spelling of the path",
+        NotADirectory => "; a part of the path is a file, choose another place with --out",
         _ => "",
     }
 }
