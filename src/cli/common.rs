@@ -1,0 +1,82 @@
+//! Options that several commands share.
+
+use std::path::PathBuf;
+
+use clap::{Args, ValueEnum};
+
+use crate::config::Override;
+use crate::device::DeviceChoice;
+use crate::error::Result;
+use crate::progress::Verbosity;
+
+/// Options of every command.
+#[derive(Args, Clone, Debug)]
+pub struct Common {
+    /// Where to compute: auto, cpu or cuda:N
+    #[arg(long, value_name = "DEVICE", default_value = "auto", help_heading = "Common options")]
+    pub device: DeviceChoice,
+    /// Precision of matrix products: f32, bf16 (sums in f32), or auto: bf16 where the processor has AMX
+    #[arg(long, value_name = "DTYPE", default_value = "auto", help_heading = "Common options")]
+    pub dtype: DType,
+    /// Folder that holds the data sets [default: $DISTILL_DATA, else the user's cache folder]
+    #[arg(long, value_name = "DIR", help_heading = "Common options")]
+    pub data_dir: Option<PathBuf>,
+    /// Folder under which runs live
+    #[arg(long, value_name = "DIR", default_value = "runs", help_heading = "Common options")]
+    pub out: PathBuf,
+    /// Seed of all randomness
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(..=i64::MAX as u64))]
+    #[arg(help_heading = "Common options")]
+    pub seed: Option<u64>,
+    /// Show what would be done: configuration, parameter counts, FLOPs an image, output paths
+    #[arg(long, help_heading = "Common options")]
+    pub dry_run: bool,
+    /// Print results as JSON
+    #[arg(long, help_heading = "Common options")]
+    pub json: bool,
+    /// Say less: warnings and results only
+    #[arg(short, long, conflicts_with = "verbose", help_heading = "Common options")]
+    pub quiet: bool,
+    /// Say more
+    #[arg(short, long, help_heading = "Common options")]
+    pub verbose: bool,
+}
+
+impl Common {
+    pub fn verbosity(&self) -> Verbosity {
+        match (self.quiet, self.verbose) {
+            (true, _) => Verbosity::Quiet,
+            (_, true) => Verbosity::Verbose,
+            _ => Verbosity::Normal,
+        }
+    }
+}
+
+/// What `--dtype` says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum DType {
+    Auto,
+    F32,
+    Bf16,
+}
+
+/// Options that choose and change the configuration.
+#[derive(Args, Clone, Debug, Default)]
+pub struct Configuring {
+    /// Named settings from configs/ [default: the data set's preset for the device]
+    #[arg(long, value_name = "NAME", help_heading = "Configuration")]
+    pub preset: Option<String>,
+    /// TOML file whose keys replace the preset's
+    #[arg(long, value_name = "FILE", help_heading = "Configuration")]
+    pub config: Option<PathBuf>,
+    /// Replace one key, for example --set unet.channels=96; can be repeated
+    #[arg(long = "set", value_name = "KEY=VALUE", help_heading = "Configuration")]
+    pub set: Vec<String>,
+}
+
+impl Configuring {
+    /// The keys of `--set`, parsed.
+    pub fn overrides(&self) -> Result<Vec<Override>> {
+        self.set.iter().map(|text| Override::parse(text)).collect()
+    }
+}

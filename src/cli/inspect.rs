@@ -1,0 +1,15 @@
+//! Options of `distill inspect`.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+use super::Common;
+
+#[derive(Args, Clone, Debug)]
+pub struct InspectArgs {
+    /// A run's folder, a checkpoint's folder, a .safetensors file or a distilled set
+    pub path: PathBuf,
+    #[command(flatten)]
+    pub common: Common,
+}

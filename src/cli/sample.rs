@@ -1,0 +1,61 @@
+//! Options of `distill sample`, and of sampling inside `distill run`.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+use super::Common;
+use crate::config::Override;
+
+/// Options of sampling.
+#[derive(Args, Clone, Debug)]
+pub struct Sampling {
+    /// Images per class
+    #[arg(long, value_name = "N", default_value_t = 10, value_parser = images_per_class())]
+    pub ipc: u32,
+    /// DDIM steps [default: the run's sampler.steps]
+    #[arg(long, value_name = "N")]
+    pub steps: Option<u32>,
+    /// Scale of classifier-free guidance; 1 is none [default: the run's sampler.guidance]
+    #[arg(long, value_name = "S")]
+    pub guidance: Option<f64>,
+    /// Noise added on the way: 0 none (DDIM), 1 as DDPM [default: the run's sampler.eta]
+    #[arg(long, value_name = "ETA")]
+    pub eta: Option<f64>,
+}
+
+impl Sampling {
+    pub fn overrides(&self) -> Vec<Override> {
+        let steps = self.steps.map(|v| Override::new("sampler.steps", i64::from(v), "--steps"));
+        let guidance = self.guidance.map(|v| Override::new("sampler.guidance", v, "--guidance"));
+        let eta = self.eta.map(|v| Override::new("sampler.eta", v, "--eta"));
+        [steps, guidance, eta].into_iter().flatten().collect()
+    }
+}
+
+#[derive(Args, Clone, Debug)]
+pub struct SampleArgs {
+    /// Run to sample from [default: the newest finished run]
+    #[arg(long, value_name = "DIR")]
+    pub run: Option<PathBuf>,
+    #[command(flatten)]
+    pub sampling: Sampling,
+    /// Sample only these classes: numbers or names, separated by commas [default: all]
+    #[arg(long, value_name = "LIST", value_delimiter = ',')]
+    pub classes: Vec<String>,
+    /// Name of the distilled set's folder [default: made of the settings]
+    #[arg(long, value_name = "NAME")]
+    pub name: Option<String>,
+    /// Replace a set of the same name
+    #[arg(long)]
+    pub overwrite: bool,
+    /// Replace a sampler.* key, for example --set sampler.batch_size=50
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    pub set: Vec<String>,
+    #[command(flatten)]
+    pub common: Common,
+}
+
+pub(super) fn images_per_class() -> clap::builder::RangedI64ValueParser<u32> {
+    clap::value_parser!(u32).range(1..=100_000)
+}

@@ -1,0 +1,56 @@
+//! Options of `distill train`, and of training inside `distill run`.
+
+use std::time::Duration;
+
+use clap::{Args, ValueEnum};
+
+use super::{Common, Configuring};
+use crate::data::DatasetName;
+
+/// Options of training.
+#[derive(Args, Clone, Debug)]
+pub struct Training {
+    /// shapes (built in), cifar100 or tinyimagenet [default: the configuration's, else shapes]
+    #[arg(long, value_name = "NAME")]
+    pub dataset: Option<DatasetName>,
+    /// Train for about this long, for example 30m: the first steps are timed, then the number of steps is fixed
+    #[arg(long, value_name = "TIME", value_parser = parse_duration)]
+    pub max_time: Option<Duration>,
+    /// Name of the run's folder [default: made of the preset and the configuration]
+    #[arg(long, value_name = "NAME")]
+    pub name: Option<String>,
+    /// Start again even if the run has finished, removing what it trained
+    #[arg(long)]
+    pub overwrite: bool,
+    #[command(flatten)]
+    pub configuring: Configuring,
+}
+
+#[derive(Args, Clone, Debug)]
+pub struct TrainArgs {
+    #[command(flatten)]
+    pub training: Training,
+    /// Train one of the two networks only
+    #[arg(long, value_name = "STAGE")]
+    pub stage: Option<Stage>,
+    #[command(flatten)]
+    pub common: Common,
+}
+
+/// One of the two networks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Stage {
+    Vae,
+    Unet,
+}
+
+/// A time such as 30m, 1h30m or 90s; a bare number counts seconds. At most a year.
+fn parse_duration(text: &str) -> std::result::Result<Duration, String> {
+    const YEAR: Duration = Duration::from_secs(365 * 24 * 3600);
+    let seconds = text.parse().ok().and_then(|s| Duration::try_from_secs_f64(s).ok());
+    match seconds.map_or_else(|| humantime::parse_duration(text).map_err(|e| e.to_string()), Ok) {
+        Ok(time) if !time.is_zero() && time <= YEAR => Ok(time),
+        Ok(_) => Err("expected more than no time and at most a year, for example 30m".into()),
+        Err(problem) => Err(format!("{problem}; expected a time such as 30m, 1h30m or 90s")),
+    }
+}
