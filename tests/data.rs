@@ -4,14 +4,15 @@ use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use distill::data::{DatasetName, ImageSet, Split, info, load, verify};
+use distill::data::{Dataset, ImageSet, Split, info, load, verify};
 use distill::rng::Rng;
 use rand::RngCore;
 use tempfile::TempDir;
 
 /// Asserts that loading fails with a message that holds each of `words`, as a failure (exit code 1).
-fn assert_fails(name: DatasetName, split: Split, folder: &Path, words: &[&str]) {
-    let error = load(name, split, Some(folder)).expect_err("a bad input must be refused");
+fn assert_fails(dataset: &Dataset, split: Split, folder: &Path, words: &[&str]) {
+    let error =
+        load(dataset, split, dataset.own_size().unwrap(), Some(folder)).expect_err("a bad input must be refused");
     let message = error.to_string();
     assert_eq!(error.exit_code(), 1, "{message}");
     for word in words {
@@ -24,18 +25,62 @@ mod names {
 
     #[test]
     fn every_name_reads_back_and_serializes_as_itself() {
-        for name in DatasetName::ALL {
-            assert_eq!(name.as_str().parse::<DatasetName>().unwrap(), name);
-            assert_eq!(serde_json::to_value(name).unwrap(), serde_json::json!(name.as_str()));
+        let names = ["shapes", "cifar100", "tinyimagenet", "folder:/a b/\u{e9}", "hf:uoft-cs/cifar10"];
+        for name in names {
+            let dataset: Dataset = name.parse().unwrap();
+            assert_eq!(dataset.to_string(), name);
+            assert_eq!(serde_json::to_value(&dataset).unwrap(), serde_json::json!(name));
+            assert_eq!(serde_json::from_value::<Dataset>(serde_json::json!(name)).unwrap(), dataset);
+        }
+        for named in Dataset::NAMED {
+            assert!(names.contains(&named.to_string().as_str()), "{named}");
+        }
+    }
+
+    #[test]
+    fn a_folder_is_named_by_its_absolute_path() {
+        let here = std::env::current_dir().unwrap();
+        for (name, path) in [("folder:x", "x"), ("folder:./x/", "x"), ("folder:x//y/.", "x/y"), ("folder:../x", "../x")]
+        {
+            assert_eq!(name.parse::<Dataset>().unwrap(), Dataset::Folder(here.join(path)), "{name}");
         }
     }
 
     #[test]
     fn an_unknown_name_is_a_usage_error_with_the_nearest_known_one() {
-        let error = "cifar-100".parse::<DatasetName>().unwrap_err();
+        let error = "cifar-100".parse::<Dataset>().unwrap_err();
         assert_eq!(error.exit_code(), 2);
         for word in ["\"cifar-100\"", "shapes, cifar100, tinyimagenet", "did you mean cifar100?"] {
             assert!(error.to_string().contains(word), "{error}");
+        }
+        for (name, words) in [
+            ("mnist", "folder:PATH"),
+            ("foldr:x", "did you mean folder:PATH?"),
+            ("./flowers", "did you mean folder:./flowers?"),
+            ("folder:", "folder of images"),
+            ("hf:cifar10", "hf:OWNER/NAME"),
+            ("hf:a/b/c", "hf:OWNER/NAME"),
+            ("hf:../x", "hf:OWNER/NAME"),
+        ] {
+            let error = name.parse::<Dataset>().unwrap_err();
+            assert_eq!(error.exit_code(), 2);
+            assert!(error.to_string().contains(words), "{error}");
+        }
+    }
+
+    #[test]
+    fn file_stems_are_one_word_and_differ_between_folders_and_sizes() {
+        assert_eq!(Dataset::Cifar100.file_stem(32), "cifar100");
+        let stem = |name: &str, size| name.parse::<Dataset>().unwrap().file_stem(size);
+        let stems = [
+            stem("folder:/a/my flowers", 32),
+            stem("folder:/a/my flowers", 64),
+            stem("folder:/b/my flowers", 32),
+            stem("hf:me/my-flowers", 32),
+        ];
+        assert!(stems[0].starts_with("my_flowers-32px-"), "{stems:?}");
+        for (i, stem) in stems.iter().enumerate() {
+            assert!(!stem.contains('/') && !stems[..i].contains(stem), "{stems:?}");
         }
     }
 }
@@ -45,7 +90,7 @@ mod hash {
 
     #[test]
     fn sees_every_part_of_a_set() {
-        let set = load(DatasetName::Shapes, Split::Test, None).unwrap();
+        let set = load(&Dataset::Shapes, Split::Test, 32, None).unwrap();
         let other = |change: fn(&mut ImageSet)| {
             let mut changed = set.clone();
             change(&mut changed);
@@ -67,19 +112,19 @@ mod shapes {
     #[test]
     fn is_balanced_and_the_same_every_time() {
         for (split, per_class) in [(Split::Train, 500), (Split::Test, 100)] {
-            let set = load(DatasetName::Shapes, split, None).unwrap();
+            let set = load(&Dataset::Shapes, split, 32, None).unwrap();
             assert_eq!((set.size, set.classes.len(), set.pixels.len()), (32, 10, per_class * 10 * 3072));
             assert!(set.by_class().iter().all(|indices| indices.len() == per_class));
-            assert_eq!(set.pixels, load(DatasetName::Shapes, split, None).unwrap().pixels);
+            assert_eq!(set.pixels, load(&Dataset::Shapes, split, 32, None).unwrap().pixels);
         }
         // The bytes are part of every published number: a change of the generator must be meant.
-        let hash = load(DatasetName::Shapes, Split::Train, None).unwrap().sha256();
+        let hash = load(&Dataset::Shapes, Split::Train, 32, None).unwrap().sha256();
         assert_eq!(hash, "5525263d835ae6eee2aff6a7d0c88bbfe2cfad8163a51a2c2a6112df30be8ba0");
     }
 
     #[test]
     fn splits_share_no_image_and_the_normalization_is_what_train_measures() {
-        let found = verify(DatasetName::Shapes, None).unwrap();
+        let found = verify(&Dataset::Shapes, 32, None).unwrap();
         assert!(found.reports.iter().all(|r| r.duplicates == 0 && r.also_in_train == 0));
         let (measured, stated) = (&found.reports[0], found.info.normalization);
         for c in 0..3 {
@@ -92,8 +137,8 @@ mod shapes {
     /// Softmax regression on pixels, plain stochastic gradient descent.
     #[test]
     fn a_linear_classifier_stays_under_40_percent() {
-        let train = load(DatasetName::Shapes, Split::Train, None).unwrap();
-        let test = load(DatasetName::Shapes, Split::Test, None).unwrap();
+        let train = load(&Dataset::Shapes, Split::Train, 32, None).unwrap();
+        let test = load(&Dataset::Shapes, Split::Test, 32, None).unwrap();
         let inputs = |image: &[u8]| image.iter().map(|v| f32::from(*v) / 127.5 - 1.0).collect::<Vec<f32>>();
         let mut weights = vec![[0f32; 10]; train.image_len()];
         let scores = |weights: &[[f32; 10]], x: &[f32]| {
@@ -176,7 +221,7 @@ mod cifar100 {
     }
 
     fn assert_is_the_small_set(root: &Path) {
-        let set = load(DatasetName::Cifar100, Split::Train, Some(root)).unwrap();
+        let set = load(&Dataset::Cifar100, Split::Train, 32, Some(root)).unwrap();
         assert_eq!((set.size, &set.labels[..]), (32, &[2u16, 0, 1, 2][..]));
         let classes: Vec<_> = set.classes.iter().map(|c| (c.name.as_str(), c.id.as_str())).collect();
         assert_eq!(classes, [("apple", "0"), ("maple_tree", "1"), ("worm", "2")]);
@@ -184,7 +229,7 @@ mod cifar100 {
         for (i, y, x, c) in [(0, 0, 0, 0), (1, 31, 30, 2), (3, 5, 17, 1)] {
             assert_eq!(set.image(i)[(y * 32 + x) * 3 + c], raw[i * RECORD + 2 + c * 1024 + y * 32 + x]);
         }
-        assert_eq!(load(DatasetName::Cifar100, Split::Test, Some(root)).unwrap().labels, [1]);
+        assert_eq!(load(&Dataset::Cifar100, Split::Test, 32, Some(root)).unwrap().labels, [1]);
     }
 
     #[test]
@@ -205,7 +250,7 @@ mod cifar100 {
     #[test]
     fn info_and_verify_say_what_is_not_official() {
         let (root, folder) = folder();
-        let found = info(DatasetName::Cifar100, Some(root.path())).unwrap();
+        let found = info(&Dataset::Cifar100, 32, Some(root.path())).unwrap();
         assert_eq!(found.source, folder.display().to_string());
         assert_eq!(found.splits.iter().map(|s| s.images).collect::<Vec<_>>(), [4, 1]);
         assert_eq!(
@@ -217,7 +262,7 @@ mod cifar100 {
             ]
         );
         fs::write(folder.join("test.bin"), records(&[(3, 2)], 1).repeat(2)).unwrap(); // train's first image, twice
-        let found = verify(DatasetName::Cifar100, Some(root.path())).unwrap();
+        let found = verify(&Dataset::Cifar100, 32, Some(root.path())).unwrap();
         assert_eq!(found.reports[0].images_per_class, [1, 1, 2]);
         assert_eq!((found.reports[1].duplicates, found.reports[1].also_in_train), (1, 2));
     }
@@ -227,16 +272,16 @@ mod cifar100 {
         let root = tempfile::tempdir().unwrap();
         let place = root.path().join("cifar-100-binary.tar.gz");
         let words = [place.to_str().unwrap(), "168513733", "03b5dce01913d631647c71ecec9e9cb8", "cs.toronto.edu"];
-        assert_fails(DatasetName::Cifar100, Split::Train, root.path(), &words);
-        assert_fails(DatasetName::Cifar100, Split::Train, root.path(), &["--data-dir", "DISTILL_DATA"]);
-        assert_fails(DatasetName::Cifar100, Split::Train, &root.path().join("nowhere"), &["nowhere"]);
+        assert_fails(&Dataset::Cifar100, Split::Train, root.path(), &words);
+        assert_fails(&Dataset::Cifar100, Split::Train, root.path(), &["--data-dir", "DISTILL_DATA"]);
+        assert_fails(&Dataset::Cifar100, Split::Train, &root.path().join("nowhere"), &["nowhere"]);
     }
 
     #[test]
     fn damaged_files_are_refused() {
         let (root, folder) = folder();
         let train = folder.join("train.bin");
-        let fails = |words: &[&str]| assert_fails(DatasetName::Cifar100, Split::Train, root.path(), words);
+        let fails = |words: &[&str]| assert_fails(&Dataset::Cifar100, Split::Train, root.path(), words);
 
         fs::write(&train, &files()[0].1[..RECORD * 2 - 1]).unwrap();
         fails(&["train.bin", "6147 bytes", "3074"]);
@@ -260,9 +305,9 @@ mod cifar100 {
         let path = archive(root.path());
         let bytes = fs::read(&path).unwrap();
         fs::write(&path, &bytes[..bytes.len() / 2]).unwrap();
-        assert_fails(DatasetName::Cifar100, Split::Test, root.path(), &["cifar-100-binary.tar.gz", "cut short"]);
+        assert_fails(&Dataset::Cifar100, Split::Test, root.path(), &["cifar-100-binary.tar.gz", "cut short"]);
         fs::write(&path, b"not an archive").unwrap();
-        assert_fails(DatasetName::Cifar100, Split::Test, root.path(), &["cifar-100-binary.tar.gz"]);
+        assert_fails(&Dataset::Cifar100, Split::Test, root.path(), &["cifar-100-binary.tar.gz"]);
     }
 }
 
@@ -299,18 +344,18 @@ mod tiny_imagenet {
     fn reads_both_splits_in_their_order() {
         let (root, folder) = folder();
         for place in [root.path(), &folder] {
-            let train = load(DatasetName::TinyImageNet, Split::Train, Some(place)).unwrap();
+            let train = load(&Dataset::TinyImageNet, Split::Train, 64, Some(place)).unwrap();
             let classes: Vec<_> = train.classes.iter().map(|c| (c.name.as_str(), c.id.as_str())).collect();
             assert_eq!(classes, [("goldfish", "n01"), ("n02", "n02")]);
             assert_eq!((train.size, &train.labels[..]), (64, &[0u16, 0, 1, 1][..]));
             for (i, shade) in [40, 50, 100, 110].into_iter().enumerate() {
                 assert!(train.image(i).iter().all(|v| v.abs_diff(shade) <= 2), "image {i}");
             }
-            let test = load(DatasetName::TinyImageNet, Split::Test, Some(place)).unwrap();
+            let test = load(&Dataset::TinyImageNet, Split::Test, 64, Some(place)).unwrap();
             assert_eq!(test.labels, [1, 0]);
             assert!(test.image(0)[0].abs_diff(200) <= 2 && test.image(1)[0].abs_diff(220) <= 2);
         }
-        let found = info(DatasetName::TinyImageNet, Some(root.path())).unwrap();
+        let found = info(&Dataset::TinyImageNet, 64, Some(root.path())).unwrap();
         assert_eq!(found.splits.iter().map(|s| s.images).collect::<Vec<_>>(), [4, 2]);
         assert_eq!(found.notes[0], "2 of the official 200 classes");
     }
@@ -318,7 +363,7 @@ mod tiny_imagenet {
     #[test]
     fn bad_images_are_named() {
         let (root, folder) = folder();
-        let fails = |split, words: &[&str]| assert_fails(DatasetName::TinyImageNet, split, root.path(), words);
+        let fails = |split, words: &[&str]| assert_fails(&Dataset::TinyImageNet, split, root.path(), words);
         let image = folder.join("train/n02/images/n02_1.JPEG");
         let whole = fs::read(&image).unwrap();
         fs::write(&image, &whole[..20]).unwrap();
@@ -337,7 +382,7 @@ mod tiny_imagenet {
     #[test]
     fn bad_lists_are_named() {
         let (root, folder) = folder();
-        let fails = |split, words: &[&str]| assert_fails(DatasetName::TinyImageNet, split, root.path(), words);
+        let fails = |split, words: &[&str]| assert_fails(&Dataset::TinyImageNet, split, root.path(), words);
         fs::write(folder.join("val/val_annotations.txt"), "val_0.JPEG\tn02\nval_1.JPEG\tn09\n").unwrap();
         fails(Split::Test, &["val_annotations.txt, line 2", "n09"]);
         fs::write(folder.join("val/val_annotations.txt"), "val_0.JPEG\n").unwrap();
@@ -356,7 +401,7 @@ mod tiny_imagenet {
         let other = root.path().join("tiny-imagenet-200");
         fs::create_dir(&other).unwrap();
         fs::write(other.join("wnids.txt"), "n01\n").unwrap();
-        let fails = |words: &[&str]| assert_fails(DatasetName::TinyImageNet, Split::Train, root.path(), words);
+        let fails = |words: &[&str]| assert_fails(&Dataset::TinyImageNet, Split::Train, root.path(), words);
         fails(&["tiny-imagenet-2, tiny-imagenet-200", "--data-dir"]);
         fs::remove_dir_all(&folder).unwrap();
         fs::remove_dir_all(&other).unwrap();
@@ -381,7 +426,7 @@ mod real {
     #[test]
     fn cifar100_is_what_is_known_of_it() {
         let Some(root) = root("cifar100") else { return };
-        let found = verify(DatasetName::Cifar100, Some(&root)).unwrap();
+        let found = verify(&Dataset::Cifar100, 32, Some(&root)).unwrap();
         assert!(found.info.notes.is_empty());
         assert_eq!(found.reports[0].images_per_class, [500; 100]);
         assert_eq!(found.reports[1].images_per_class, [100; 100]);
@@ -393,7 +438,7 @@ mod real {
         // A plain reading of the first and the last test record.
         let raw = fs::read(root.join("cifar-100-binary/test.bin")).unwrap();
         let names = fs::read_to_string(root.join("cifar-100-binary/fine_label_names.txt")).unwrap();
-        let set = load(DatasetName::Cifar100, Split::Test, Some(&root)).unwrap();
+        let set = load(&Dataset::Cifar100, Split::Test, 32, Some(&root)).unwrap();
         for i in [0, 9_999] {
             let record = &raw[i * 3074..][..3074];
             assert_eq!(set.labels[i], u16::from(record[1]));
@@ -412,14 +457,14 @@ mod real {
     #[test]
     fn tiny_imagenet_is_what_is_known_of_it() {
         let Some(root) = root("tinyimagenet") else { return };
-        let found = verify(DatasetName::TinyImageNet, Some(&root)).unwrap();
+        let found = verify(&Dataset::TinyImageNet, 64, Some(&root)).unwrap();
         assert!(found.reports[0].images_per_class.iter().all(|&n| n == 500));
         assert!(found.reports[1].images_per_class.iter().all(|&n| n == 50));
         assert_eq!(found.info.classes[0].id, "n01443537");
         assert_eq!(found.info.classes[0].name, "goldfish");
         assert!(found.info.classes.windows(2).all(|pair| pair[0].id < pair[1].id));
         // Some of the photographs are grey: all three channels equal.
-        let set = load(DatasetName::TinyImageNet, Split::Test, Some(&root)).unwrap();
+        let set = load(&Dataset::TinyImageNet, Split::Test, 64, Some(&root)).unwrap();
         let grey = |i: &usize| set.image(*i).chunks_exact(3).all(|p| p[0] == p[1] && p[1] == p[2]);
         let share = (0..set.len()).filter(grey).count() as f64 / set.len() as f64;
         assert!((0.002..0.05).contains(&share), "{share}");

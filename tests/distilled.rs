@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use distill::data::{Class, DatasetName, ImageSet, Split, load};
+use distill::data::{Class, Dataset, ImageSet, Split, load};
 use distill::distilled::{DistilledSet, Provenance, grid};
 use distill::error::Error;
 use safetensors::SafeTensors;
@@ -14,12 +14,12 @@ use serde_json::{Value, json};
 
 fn provenance() -> Provenance {
     let Value::Object(details) = json!({"sampler": "ddim", "steps": 50, "guidance": 1.5}) else { unreachable!() };
-    Provenance { dataset: DatasetName::Shapes, method: "drawn by a test".into(), seed: 7, details }
+    Provenance { dataset: Dataset::Shapes, method: "drawn by a test".into(), seed: 7, details }
 }
 
 /// Two images of each built-in class, given in an order that is not the classes' own.
 fn set() -> DistilledSet {
-    let shapes = load(DatasetName::Shapes, Split::Test, None).unwrap();
+    let shapes = load(&Dataset::Shapes, Split::Test, 32, None).unwrap();
     let order: Vec<usize> = (0..20).rev().collect();
     let indices = order.iter().map(|&i| i as u32 + 100).collect();
     DistilledSet::new(shapes.subset(&order), indices, provenance()).unwrap()
@@ -57,7 +57,7 @@ fn puts_images_in_order_of_class() {
     assert_eq!((set.images_per_class(), set.ipc()), (vec![2; 10], 2));
     // Class 0 was given as images 10 and 0 of the source, in that order.
     assert_eq!(set.indices[..2], [110, 100]);
-    let source = load(DatasetName::Shapes, Split::Test, None).unwrap();
+    let source = load(&Dataset::Shapes, Split::Test, 32, None).unwrap();
     assert_eq!((set.images.image(0), set.images.image(1)), (source.image(10), source.image(0)));
 }
 
@@ -127,7 +127,7 @@ fn writing_twice_gives_the_same_bytes() {
 #[test]
 fn a_subset_of_classes_keeps_the_labels_and_the_whole_class_list() {
     let root = tempfile::tempdir().unwrap();
-    let shapes = load(DatasetName::Shapes, Split::Test, None).unwrap();
+    let shapes = load(&Dataset::Shapes, Split::Test, 32, None).unwrap();
     let set = DistilledSet::new(shapes.subset(&[7, 3, 17]), vec![0, 0, 1], provenance()).unwrap();
     set.write(&root.path().join("set"), false).unwrap();
     let read = DistilledSet::read(&root.path().join("set")).unwrap();
@@ -170,7 +170,7 @@ fn an_existing_folder_is_refused_and_kept() {
     assert_message(&set().write(&folder, false).unwrap_err(), 2, &["set exists", "--name", "--overwrite"]);
     assert_eq!(contents(&folder), before);
 
-    let shapes = load(DatasetName::Shapes, Split::Test, None).unwrap();
+    let shapes = load(&Dataset::Shapes, Split::Test, 32, None).unwrap();
     let other = DistilledSet::new(shapes.subset(&[0]), vec![5], provenance()).unwrap();
     other.write(&folder, true).unwrap();
     assert_eq!(DistilledSet::read(&folder).unwrap().images.len(), 1);
@@ -272,7 +272,7 @@ fn damaged_tensor_files_are_refused() {
 
 #[test]
 fn a_grid_of_many_classes_stays_about_a_thousand_pixels_wide() {
-    let shapes = load(DatasetName::Shapes, Split::Test, None).unwrap();
+    let shapes = load(&Dataset::Shapes, Split::Test, 32, None).unwrap();
     let classes = (0..100).map(|i| Class { name: i.to_string(), id: i.to_string() }).collect();
     let labels = (0..1000).map(|i| i % 100).collect();
     let many = ImageSet { labels, classes: Arc::new(classes), ..shapes };

@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use candle_core::Device;
 use distill::config::{Config, Layers, Override};
-use distill::data::{DatasetName, ImageSet, Split, load};
+use distill::data::{Dataset, ImageSet, Split, load};
 use distill::error::Result;
 use distill::fail;
 use distill::models::vae::Vae;
@@ -37,7 +37,7 @@ const TINY: [&str; 14] = [
 ];
 
 static IMAGES: LazyLock<ImageSet> =
-    LazyLock::new(|| load(DatasetName::Shapes, Split::Test, None).unwrap().subset(&(0..35).collect::<Vec<_>>()));
+    LazyLock::new(|| load(&Dataset::Shapes, Split::Test, 32, None).unwrap().subset(&(0..35).collect::<Vec<_>>()));
 
 /// What goes wrong, and in which step.
 #[derive(Clone, Copy)]

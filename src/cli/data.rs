@@ -3,7 +3,7 @@
 use clap::{Args, Subcommand};
 
 use super::Common;
-use crate::data::DatasetName;
+use crate::data::Dataset;
 
 #[derive(Args, Clone, Debug)]
 pub struct DataArgs {
@@ -23,7 +23,10 @@ pub enum DataAction {
 pub struct DataActionArgs {
     /// shapes (built in), cifar100 or tinyimagenet
     #[arg(long, value_name = "NAME")]
-    pub dataset: DatasetName,
+    pub dataset: Dataset,
+    /// Height and width that a folder's images are resized and cropped to [default: 64]
+    #[arg(long, value_name = "PIXELS", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub image_size: Option<u16>,
     #[command(flatten)]
     pub common: Common,
 }

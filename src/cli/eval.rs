@@ -6,7 +6,7 @@ use clap::{Args, ValueEnum};
 
 use super::Common;
 use super::sample::images_per_class;
-use crate::data::DatasetName;
+use crate::data::Dataset;
 
 /// Options of judging.
 #[derive(Args, Clone, Debug)]
@@ -46,7 +46,7 @@ pub struct EvalArgs {
     pub ipc: Option<u32>,
     /// Data set of real, random-real and reconstructed [default: the newest run's]
     #[arg(long, value_name = "NAME")]
-    pub dataset: Option<DatasetName>,
+    pub dataset: Option<Dataset>,
     /// Run whose distilled set is judged [default: the newest]
     #[arg(long, value_name = "DIR")]
     pub run: Option<PathBuf>,

@@ -5,14 +5,14 @@ use std::time::Duration;
 use clap::{Args, ValueEnum};
 
 use super::{Common, Configuring};
-use crate::data::DatasetName;
+use crate::data::Dataset;
 
 /// Options of training.
 #[derive(Args, Clone, Debug)]
 pub struct Training {
     /// shapes (built in), cifar100 or tinyimagenet [default: the configuration's, else shapes]
     #[arg(long, value_name = "NAME")]
-    pub dataset: Option<DatasetName>,
+    pub dataset: Option<Dataset>,
     /// Train for about this long, for example 30m: the first steps are timed, then the number of steps is fixed
     #[arg(long, value_name = "TIME", value_parser = parse_duration)]
     pub max_time: Option<Duration>,

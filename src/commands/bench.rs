@@ -142,7 +142,7 @@ fn vae_train(config: &Config, batch: usize, device: &Device) -> Result<Step<'sta
     let net = Vae::new(&config.vae, params.builder())?;
     Vae::new(&config.vae, ema.builder())?;
     let mut optimizer = AdamW::new(&params, &ema, 0.0)?;
-    let size = config.dataset.image_size();
+    let size = config.image_size;
     let images = noise((batch, size, size, 3), device)?;
     let latents = config.latents(CLASSES);
     let noise = noise((batch, latents.size, latents.size, latents.channels), device)?;

@@ -1,24 +1,32 @@
 //! `distill data`: what a data set holds.
 
 use super::{print, to_json};
-use crate::cli::DataAction;
+use crate::cli::{DataAction, DataActionArgs};
 use crate::data::{self, Info, Verification};
 use crate::error::Result;
 
 /// Classes that are named in text output.
 const NAMED: usize = 10;
 
+/// Height and width of a folder's images unless `--image-size` says otherwise, as in its presets.
+const FOLDER_SIZE: usize = 64;
+
 pub fn run(action: &DataAction) -> Result<()> {
     match action {
         DataAction::Info(args) => {
-            let info = data::info(args.dataset, args.common.data_dir.as_deref())?;
+            let info = data::info(&args.dataset, image_size(args), args.common.data_dir.as_deref())?;
             if args.common.json { print(&to_json(&info)?) } else { print(&describe(&info)) }
         }
         DataAction::Verify(args) => {
-            let found = data::verify(args.dataset, args.common.data_dir.as_deref())?;
+            let found = data::verify(&args.dataset, image_size(args), args.common.data_dir.as_deref())?;
             if args.common.json { print(&to_json(&found)?) } else { print(&report(&found)) }
         }
     }
+}
+
+/// What was asked for, else the set's own size, else that of the presets for folders.
+fn image_size(args: &DataActionArgs) -> usize {
+    args.image_size.map(usize::from).or(args.dataset.own_size()).unwrap_or(FOLDER_SIZE)
 }
 
 fn describe(info: &Info) -> String {
@@ -27,12 +35,8 @@ fn describe(info: &Info) -> String {
     let mut out = format!("{}: {}\n", info.dataset, info.source);
     out += &format!("images:  {0} x {0} pixels\n", info.image_size);
     for split in &info.splits {
-        out += &format!(
-            "{:<8} {} images (official: {})\n",
-            format!("{}:", split.split),
-            split.images,
-            split.official_images
-        );
+        let official = split.official_images.map_or(String::new(), |count| format!(" (official: {count})"));
+        out += &format!("{:<8} {} images{official}\n", format!("{}:", split.split), split.images);
     }
     out += &format!("classes: {} ({}{more})", info.classes.len(), names.join(", "));
     info.notes.iter().fold(out, |out, note| format!("{out}\nnote:    {note}"))

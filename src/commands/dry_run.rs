@@ -20,7 +20,7 @@ use crate::ops::{Tape, Value};
 pub fn dry_run(config: &Config, classes: usize, outputs: &[PathBuf], common: &Common) -> Result<()> {
     let (vae, unet) = (Params::new(0, &Device::Cpu), Params::new(0, &Device::Cpu));
     let shape = config.latents(classes);
-    let size = config.dataset.image_size();
+    let size = config.image_size;
     let zeros = |h: usize, c: usize| -> Result<Value> {
         Ok(Value::constant(Tensor::zeros((1, h, h, c), DType::F32, &Device::Cpu)?))
     };

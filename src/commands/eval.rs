@@ -10,7 +10,7 @@ use super::sample::load_vae;
 use super::{print, to_json};
 use crate::cli::{Common, EvalArgs, EvalSplit, Judging};
 use crate::config::{Config, Layers, default_preset};
-use crate::data::{self, DatasetName, ImageSet, Split};
+use crate::data::{self, Dataset, ImageSet, Split};
 use crate::distilled::DistilledSet;
 use crate::error::{AtPath, Error, Result};
 use crate::eval::{Evaluation, Origin, Protocol, StudentKind, Trial, evaluate};
@@ -29,7 +29,7 @@ pub fn run(args: &EvalArgs, console: &Console) -> Result<()> {
     if args.common.dry_run && args.common.json {
         let output = subject.output(&judge).join("eval.json");
         return print(&to_json(
-            &json!({ "on": subject.name(), "dataset": subject.dataset, "protocol": judge.protocol,
+            &json!({ "on": subject.name(), "dataset": subject.config.dataset, "protocol": judge.protocol,
                                        "outputs": [output] }),
         )?);
     }
@@ -38,7 +38,7 @@ pub fn run(args: &EvalArgs, console: &Console) -> Result<()> {
             "{} on {} ({}), protocol:\n{}\nwrites {}",
             args.judging.student,
             subject.name(),
-            subject.dataset,
+            subject.config.dataset,
             to_json(&judge.protocol)?,
             subject.output(&judge).join("eval.json").display()
         ));
@@ -76,13 +76,12 @@ pub enum Source {
     Reconstructed(u32, RunDir),
 }
 
-/// A set to judge, and the data set that it stands for.
+/// A set to judge.
 pub struct Subject {
     pub source: Source,
-    pub dataset: DatasetName,
     /// Where results go.
     pub folder: PathBuf,
-    /// The configuration of the run that the set belongs to or is compared with.
+    /// The configuration of the run that the set belongs to or is compared with; it names the data set.
     pub config: Config,
 }
 
@@ -101,12 +100,7 @@ impl Subject {
                 let named = RunDir::new(place); // its VAE is enough
                 let run = if named.weights("vae").is_file() { named } else { RunDir::open(place)? };
                 let config = Layers::written(&run.config())?.resolve()?;
-                Ok(Subject {
-                    dataset: config.dataset,
-                    folder: run.eval(),
-                    source: Source::Reconstructed(ipc, run),
-                    config,
-                })
+                Ok(Subject { folder: run.eval(), source: Source::Reconstructed(ipc, run), config })
             }
             Some(path) => Self::distilled(Path::new(path), args),
             None => Self::distilled(&newest_distilled(place)?, args),
@@ -115,38 +109,40 @@ impl Subject {
 
     /// Real images: of the named data set, or of the newest run's.
     fn baseline(source: Source, args: &EvalArgs, place: &Path) -> Result<Self> {
-        let config = match (args.dataset, RunDir::open(place)) {
+        let config = match (&args.dataset, RunDir::open(place)) {
             (named, Ok(run)) => {
                 let config = Layers::written(&run.config())?.resolve()?;
-                match named.filter(|dataset| *dataset != config.dataset) {
-                    Some(dataset) => Layers::preset(default_preset(dataset, false))?.resolve()?,
+                match named.as_ref().filter(|dataset| **dataset != config.dataset) {
+                    Some(dataset) => preset_of(dataset)?,
                     None => config,
                 }
             }
-            (Some(dataset), Err(_)) => Layers::preset(default_preset(dataset, false))?.resolve()?,
+            (Some(dataset), Err(_)) => preset_of(dataset)?,
             (None, Err(Error::Failed(problem))) => usage!("{problem}; or name the data set with --dataset"),
             (None, Err(other)) => return Err(other),
         };
-        Ok(Subject { source, dataset: config.dataset, folder: args.common.out.join("eval"), config })
+        Ok(Subject { source, folder: args.common.out.join("eval"), config })
     }
 
     fn distilled(path: &Path, args: &EvalArgs) -> Result<Self> {
         if args.ipc.is_some() {
             usage!("--ipc: a distilled set is judged whole; sample another with `distill sample --ipc N`");
         }
-        let dataset = DistilledSet::read(path)?.provenance.dataset;
-        if let Some(other) = args.dataset.filter(|d| *d != dataset) {
+        let set = DistilledSet::read(path)?;
+        let (dataset, image_size) = (set.provenance.dataset, set.images.size);
+        if let Some(other) = args.dataset.as_ref().filter(|d| **d != dataset) {
             usage!("--dataset {other}: {} was made from {dataset}; drop --dataset", path.display());
         }
         // A set inside a run's folder is judged as the run says, any other one as the data set's preset does.
         let folder = if path.is_file() { path.parent() } else { Some(path) };
         let run = folder.and_then(Path::parent).filter(|d| d.ends_with("distilled")).and_then(Path::parent);
         let run = run.map(RunDir::new).filter(|run| run.config().is_file());
-        let (folder, layers) = match run {
-            Some(run) => (run.eval(), Layers::written(&run.config())?),
-            None => (args.common.out.join("eval"), Layers::preset(default_preset(dataset, false))?),
+        let (folder, config) = match run {
+            Some(run) => (run.eval(), Layers::written(&run.config())?.resolve()?),
+            None => (args.common.out.join("eval"), preset_of(&dataset)?),
         };
-        Ok(Subject { source: Source::Distilled(path.into()), dataset, folder, config: layers.resolve()? })
+        let config = Config { dataset, image_size, ..config };
+        Ok(Subject { source: Source::Distilled(path.into()), folder, config })
     }
 
     /// How results name the set.
@@ -161,13 +157,14 @@ impl Subject {
 
     /// The folder of this set's results under a protocol.
     fn output(&self, judge: &Judge) -> PathBuf {
+        let real = || self.config.dataset.file_stem(self.config.image_size);
         let set = match &self.source {
             Source::Distilled(path) => {
                 let folder = if path.is_file() { path.parent().unwrap_or(path) } else { path };
                 folder.file_name().map_or("set".into(), |n| n.to_string_lossy().into_owned())
             }
-            Source::Real => format!("{}-real", self.dataset),
-            Source::RandomReal(ipc) => format!("{}-random-real-ipc{ipc}", self.dataset),
+            Source::Real => format!("{}-real", real()),
+            Source::RandomReal(ipc) => format!("{}-random-real-ipc{ipc}", real()),
             Source::Reconstructed(ipc, _) => format!("reconstructed-ipc{ipc}"),
         };
         let protocol: String =
@@ -195,6 +192,12 @@ impl Subject {
     }
 }
 
+/// The configuration of a data set's preset.
+fn preset_of(dataset: &Dataset) -> Result<Config> {
+    let preset = Layers::preset(default_preset(dataset, false))?.resolve()?;
+    Ok(Config { dataset: dataset.clone(), ..preset })
+}
+
 /// A student and a protocol, ready for any set.
 pub struct Judge<'a> {
     student: StudentKind,
@@ -220,15 +223,14 @@ impl<'a> Judge<'a> {
 
     /// Judges one set and writes eval.json and metrics.jsonl.
     pub fn judge(&self, subject: &Subject, console: &Console) -> Result<Evaluation> {
-        let data_dir = self.common.data_dir.as_deref();
+        let Config { dataset, image_size, .. } = &subject.config;
+        let load = |split| data::load(dataset, split, *image_size, self.common.data_dir.as_deref());
         let needs_real = !matches!(subject.source, Source::Distilled(_));
         let (train, test) = match self.split {
-            EvalSplit::Heldout => data::load(subject.dataset, Split::Train, data_dir)?.hold_out(),
+            EvalSplit::Heldout => load(Split::Train)?.hold_out(),
             EvalSplit::Test => {
-                let test = data::load(subject.dataset, Split::Test, data_dir)?;
-                let train =
-                    if needs_real { data::load(subject.dataset, Split::Train, data_dir)? } else { test.subset(&[]) };
-                (train, test)
+                let test = load(Split::Test)?;
+                (if needs_real { load(Split::Train)? } else { test.subset(&[]) }, test)
             }
         };
         let learned = matches!(subject.source, Source::Distilled(_) | Source::Reconstructed(..));
@@ -237,7 +239,7 @@ impl<'a> Judge<'a> {
         }
         let images = subject.images(&train, self, console)?;
         drop(train);
-        let normalization = subject.dataset.normalization();
+        let normalization = dataset.normalization();
         let trial = Trial {
             student: self.student,
             protocol: &self.protocol,
@@ -247,7 +249,7 @@ impl<'a> Judge<'a> {
             seed: self.seed,
         };
         let split = if self.split == EvalSplit::Test { "test" } else { "heldout" };
-        let origin = Origin { dataset: subject.dataset.to_string(), on: subject.name(), split: split.into() };
+        let origin = Origin { dataset: dataset.to_string(), on: subject.name(), split: split.into() };
         let output = subject.output(self);
         fs::create_dir_all(&output).at(&output)?;
         let path = output.join("metrics.partial.jsonl");

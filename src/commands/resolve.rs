@@ -6,7 +6,7 @@ use sha2::{Digest, Sha256};
 
 use crate::cli::{Common, Configuring, Training};
 use crate::config::{Config, Layers, Override, default_preset};
-use crate::data::DatasetName;
+use crate::data::Dataset;
 use crate::error::{AtPath, Error, Result};
 use crate::eval::Protocol;
 use crate::progress::Console;
@@ -22,7 +22,7 @@ pub struct Resolved {
 /// preset < file < `--set` < flags.
 pub fn resolve(
     configuring: &Configuring,
-    dataset: Option<DatasetName>,
+    dataset: Option<&Dataset>,
     flags: &[Override],
     common: &Common,
     console: &Console,
@@ -31,7 +31,7 @@ pub fn resolve(
     let preset = match (&configuring.preset, dataset) {
         (Some(name), _) => name.clone(),
         (None, Some(dataset)) => default_preset(dataset, on_gpu).to_string(),
-        (None, None) => default_preset(dataset_of_file(configuring.config.as_deref())?, on_gpu).to_string(),
+        (None, None) => default_preset(&dataset_of_file(configuring.config.as_deref())?, on_gpu).to_string(),
     };
     let mut layers = Layers::preset(&preset)?;
     if let Some(path) = &configuring.config {
@@ -46,8 +46,11 @@ pub fn resolve(
     if let Some(seed) = common.seed {
         layers.set(&Override::new("seed", i64::try_from(seed).unwrap_or(i64::MAX), "--seed"))?;
     }
-    let config = layers.resolve()?;
-    if let Some(dataset) = dataset.filter(|d| *d != config.dataset) {
+    let mut config = layers.resolve()?;
+    if let Some(dataset) = dataset.filter(|d| d.own_size().is_none() && config.dataset.own_size().is_none()) {
+        config.dataset = dataset.clone(); // one preset serves every folder
+    }
+    if let Some(dataset) = dataset.filter(|d| **d != config.dataset) {
         usage!(
             "--dataset {dataset}: the configuration is for {}; drop --dataset or name another preset",
             config.dataset
@@ -62,13 +65,13 @@ pub fn resolve(
 }
 
 /// The data set that a configuration file names; the built-in one where it names none.
-fn dataset_of_file(path: Option<&Path>) -> Result<DatasetName> {
-    let Some(path) = path else { return Ok(DatasetName::Shapes) };
+fn dataset_of_file(path: Option<&Path>) -> Result<Dataset> {
+    let Some(path) = path else { return Ok(Dataset::Shapes) };
     let text = std::fs::read_to_string(path).at(path)?;
     let table: toml::Table = text.parse().unwrap_or_default(); // `Layers::file` reports what is wrong with it
     match table.get("dataset").and_then(toml::Value::as_str) {
         Some(name) => name.parse(),
-        None => Ok(DatasetName::Shapes),
+        None => Ok(Dataset::Shapes),
     }
 }
 

@@ -26,18 +26,19 @@ struct Summary {
 pub fn run(args: &RunArgs, console: &Console) -> Result<()> {
     let start = Instant::now();
     let flags = args.sampling.overrides();
-    let resolved = resolve(&args.training.configuring, args.training.dataset, &flags, &args.common, console)?;
+    let resolved = resolve(&args.training.configuring, args.training.dataset.as_ref(), &flags, &args.common, console)?;
     // One seed for all three steps, also where it came from --set or a file.
     let common = Common { seed: Some(resolved.config.seed), ..args.common.clone() };
     let judge = Judge::new(&args.judging, &resolved.config.eval.protocol, &common)?;
     let dir = run_dir(&resolved, &args.training, &args.common)?;
     if args.common.dry_run {
         let outputs = [&train::outputs(&dir)[..], &[dir.distilled(), dir.eval()]].concat();
-        return dry_run(&resolved.config, resolved.config.dataset.official_counts().0, &outputs, &args.common);
+        let classes = train::class_count(&resolved.config, &args.common)?;
+        return dry_run(&resolved.config, classes, &outputs, &args.common);
     }
-    let dataset = resolved.config.dataset;
+    let config = &resolved.config;
     // Asked before hours of training: are there as many real images to compare with?
-    data::load(dataset, Split::Train, args.common.data_dir.as_deref())?
+    data::load(&config.dataset, Split::Train, config.image_size, args.common.data_dir.as_deref())?
         .random_per_class(args.sampling.ipc as usize, 0)?;
     if dir.is_finished() && !args.training.overwrite {
         train::check_same(&dir, &resolved.config)?;
@@ -58,9 +59,7 @@ pub fn run(args: &RunArgs, console: &Console) -> Result<()> {
     let sources = [Source::Distilled(set.distilled.clone().into()), Source::RandomReal(args.sampling.ipc)];
     let mut evaluations = Vec::new();
     for source in sources {
-        evaluations.push(
-            judge.judge(&Subject { source, dataset, folder: dir.eval(), config: resolved.config.clone() }, console)?,
-        );
+        evaluations.push(judge.judge(&Subject { source, folder: dir.eval(), config: config.clone() }, console)?);
     }
     let classes = evaluations[0].per_class.len();
     let summary = Summary {

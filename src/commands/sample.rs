@@ -95,7 +95,7 @@ pub fn sample(run: &RunDir, config: &Config, args: &SampleArgs, console: &Consol
     let images = ImageSet {
         pixels,
         labels: named.iter().map(|&(class, _)| class as u16).collect(),
-        size: config.dataset.image_size(),
+        size: config.image_size,
         classes: Arc::new(trained.classes.clone()),
     };
     let sampler = &config.sampler;
@@ -104,7 +104,7 @@ pub fn sample(run: &RunDir, config: &Config, args: &SampleArgs, console: &Consol
         "ipc": args.sampling.ipc, "distill": env!("CARGO_PKG_VERSION"), "unet_steps": trained.steps,
     });
     let provenance = Provenance {
-        dataset: config.dataset,
+        dataset: config.dataset.clone(),
         method: "sampled from a class-conditional latent diffusion model with DDIM".into(),
         seed,
         details: details.as_object().cloned().unwrap_or_default(),

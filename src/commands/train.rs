@@ -48,10 +48,11 @@ struct Meta {
 }
 
 pub fn run(args: &TrainArgs, console: &Console) -> Result<()> {
-    let resolved = resolve(&args.training.configuring, args.training.dataset, &[], &args.common, console)?;
+    let resolved = resolve(&args.training.configuring, args.training.dataset.as_ref(), &[], &args.common, console)?;
     let dir = run_dir(&resolved, &args.training, &args.common)?;
     if args.common.dry_run {
-        return dry_run(&resolved.config, resolved.config.dataset.official_counts().0, &outputs(&dir), &args.common);
+        let classes = class_count(&resolved.config, &args.common)?;
+        return dry_run(&resolved.config, classes, &outputs(&dir), &args.common);
     }
     if dir.is_finished() && !args.training.overwrite {
         usage!(
@@ -65,6 +66,11 @@ pub fn run(args: &TrainArgs, console: &Console) -> Result<()> {
         true => print(&to_json(&summary)?),
         false => print(&format!("trained {}", dir.root.display())),
     }
+}
+
+/// The number of classes, for a plan that reads no image.
+pub fn class_count(config: &Config, common: &Common) -> Result<usize> {
+    data::class_count(&config.dataset, config.image_size, common.data_dir.as_deref())
 }
 
 /// What training writes.
@@ -92,7 +98,7 @@ pub fn train(
     let start = Instant::now();
     let device = common.device.open()?;
     let config = &resolved.config;
-    let set = data::load(config.dataset, Split::Train, common.data_dir.as_deref())?;
+    let set = data::load(&config.dataset, Split::Train, config.image_size, common.data_dir.as_deref())?;
     let _lock = prepare(dir, config, training.overwrite, stage)?;
     console.log_to(&dir.log())?;
     write_meta(resolved, dir, &set, &device, console)?;

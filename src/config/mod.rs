@@ -8,7 +8,7 @@ pub use presets::{default_preset, preset_names};
 
 use serde::{Deserialize, Serialize};
 
-use crate::data::DatasetName;
+use crate::data::Dataset;
 use crate::diffusion::{Prediction, ScheduleKind};
 use crate::error::Result;
 use crate::models::unet::{LatentShape, UNetConfig};
@@ -20,7 +20,9 @@ use crate::usage;
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
-    pub dataset: DatasetName,
+    pub dataset: Dataset,
+    /// Height and width of its images in pixels. The official sets have one size; folders are resized to any.
+    pub image_size: usize,
     pub seed: u64,
     pub vae: VaeConfig,
     pub unet: UNetConfig,
@@ -88,14 +90,15 @@ pub struct EvalConfig {
 impl Config {
     /// The shape of the latents that the VAE makes of the data set's images.
     pub fn latents(&self, classes: usize) -> LatentShape {
-        let size = self.dataset.image_size() / self.vae.factor();
+        let size = self.image_size / self.vae.factor();
         LatentShape { size, channels: self.vae.latent_channels, classes }
     }
 
     /// Refuses values that contradict each other or cannot be run.
     pub fn check(&self) -> Result<()> {
         self.check_sizes()?;
-        self.vae.check(self.dataset.image_size())?;
+        self.dataset.check_size(self.image_size)?;
+        self.vae.check(self.image_size)?;
         self.unet.check(self.latents(0).size)?;
         if self.sampler.steps > self.diffusion.steps {
             usage!(
@@ -129,6 +132,7 @@ impl Config {
     fn check_sizes(&self) -> Result<()> {
         let largest = |list: &[usize]| list.iter().copied().max().unwrap_or(0);
         let sizes = [
+            ("image_size", self.image_size, 1024),
             ("the number of entries of vae.channels", self.vae.channels.len(), 8),
             ("the largest of vae.channels", largest(&self.vae.channels), 4096),
             ("vae.blocks", self.vae.blocks, 16),

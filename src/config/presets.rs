@@ -1,6 +1,6 @@
 //! The presets of `configs/`, compiled into the binary.
 
-use crate::data::DatasetName;
+use crate::data::Dataset;
 use crate::error::Result;
 use crate::usage;
 
@@ -25,12 +25,14 @@ pub(super) fn preset(name: &str) -> Result<&'static str> {
 }
 
 /// The preset that fits a data set and a device.
-pub fn default_preset(dataset: DatasetName, on_gpu: bool) -> &'static str {
+pub fn default_preset(dataset: &Dataset, on_gpu: bool) -> &'static str {
     match (dataset, on_gpu) {
-        (DatasetName::Shapes, _) => "shapes",
-        (DatasetName::Cifar100, true) => "cifar100",
-        (DatasetName::Cifar100, false) => "cifar100-cpu",
-        (DatasetName::TinyImageNet, true) => "tinyimagenet",
-        (DatasetName::TinyImageNet, false) => "tinyimagenet-cpu",
+        (Dataset::Shapes, _) => "shapes",
+        (Dataset::Cifar100, true) => "cifar100",
+        (Dataset::Cifar100, false) => "cifar100-cpu",
+        (Dataset::Folder(_) | Dataset::Hub(_), true) => "tinyimagenet",
+        (Dataset::Folder(_) | Dataset::Hub(_), false) => "tinyimagenet-cpu",
+        (Dataset::TinyImageNet, true) => "tinyimagenet",
+        (Dataset::TinyImageNet, false) => "tinyimagenet-cpu",
     }
 }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use flate2::read::GzDecoder;
 
 use super::source::Download;
-use super::{Class, DatasetName, ImageSet, Split};
+use super::{Class, Dataset, ImageSet, Split};
 use crate::error::{AtPath, Result};
 use crate::fail;
 
@@ -24,7 +24,7 @@ const COARSE_CLASSES: u8 = 20;
 const FOLDER: &str = "cifar-100-binary";
 const NAMES: &str = "fine_label_names.txt";
 const DOWNLOAD: Download = Download {
-    name: DatasetName::Cifar100,
+    dataset: Dataset::Cifar100,
     file: "cifar-100-binary.tar.gz",
     bytes: 168_513_733,
     md5: "03b5dce01913d631647c71ecec9e9cb8",

@@ -1,6 +1,7 @@
 //! Labelled images of one size, and the data sets they come from.
 
 pub mod cifar;
+mod dataset;
 pub mod shapes;
 mod source;
 pub mod tiny_imagenet;
@@ -11,8 +12,9 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-pub use source::{DatasetName, Split, data_root, load};
-pub use verify::{Info, SplitInfo, SplitReport, Verification, info, verify};
+pub use dataset::Dataset;
+pub use source::{Split, data_root, load};
+pub use verify::{Info, SplitInfo, SplitReport, Verification, class_count, info, verify};
 
 use crate::error::Result;
 use crate::rng::Rng;

@@ -1,24 +1,13 @@
-//! The data sets by name, and where their files are looked for.
+//! Reading a split of any data set, and where its files are looked for.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
-use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use super::{ImageSet, Normalization, cifar, shapes, tiny_imagenet};
+use super::{Dataset, ImageSet, cifar, shapes, tiny_imagenet};
 use crate::error::{Error, Result};
-use crate::nearest::nearest;
 use crate::usage;
-
-/// A data set that the program can read or make.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum DatasetName {
-    Shapes,
-    Cifar100,
-    TinyImageNet,
-}
 
 /// A part of a data set. TinyImageNet's `Test` is its val folder, since its own test folder has no labels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -45,91 +34,17 @@ impl fmt::Display for Split {
     }
 }
 
-impl DatasetName {
-    pub const ALL: [DatasetName; 3] = [DatasetName::Shapes, DatasetName::Cifar100, DatasetName::TinyImageNet];
-
-    /// The name that options, configurations and files use.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            DatasetName::Shapes => "shapes",
-            DatasetName::Cifar100 => "cifar100",
-            DatasetName::TinyImageNet => "tinyimagenet",
-        }
-    }
-
-    /// The name as its authors write it.
-    pub fn title(self) -> &'static str {
-        match self {
-            DatasetName::Shapes => "distill's built-in shapes",
-            DatasetName::Cifar100 => "CIFAR-100",
-            DatasetName::TinyImageNet => "TinyImageNet-200",
-        }
-    }
-
-    /// The page to get it from; none for the built-in set.
-    pub fn page(self) -> Option<&'static str> {
-        match self {
-            DatasetName::Shapes => None,
-            DatasetName::Cifar100 => Some("https://www.cs.toronto.edu/~kriz/cifar.html"),
-            DatasetName::TinyImageNet => Some("http://cs231n.stanford.edu/tiny-imagenet-200.zip"),
-        }
-    }
-
-    /// Height and width of its images in pixels.
-    pub fn image_size(self) -> usize {
-        match self {
-            DatasetName::Shapes => shapes::SIZE,
-            DatasetName::Cifar100 => cifar::SIZE,
-            DatasetName::TinyImageNet => tiny_imagenet::SIZE,
-        }
-    }
-
-    /// What every evaluation protocol normalizes its images with.
-    pub fn normalization(self) -> Normalization {
-        match self {
-            DatasetName::Shapes => shapes::NORMALIZATION,
-            DatasetName::Cifar100 => Normalization { mean: [0.5071, 0.4866, 0.4409], std: [0.2673, 0.2564, 0.2762] },
-            DatasetName::TinyImageNet => Normalization { mean: [0.485, 0.456, 0.406], std: [0.229, 0.224, 0.225] },
-        }
-    }
-
-    /// (classes, train images, test images) of the official set.
-    pub fn official_counts(self) -> (usize, usize, usize) {
-        match self {
-            DatasetName::Shapes => (10, shapes::count(Split::Train), shapes::count(Split::Test)),
-            DatasetName::Cifar100 => (100, 50_000, 10_000),
-            DatasetName::TinyImageNet => (200, 100_000, 10_000),
-        }
-    }
-}
-
-impl fmt::Display for DatasetName {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
-    }
-}
-
-impl FromStr for DatasetName {
-    type Err = Error;
-
-    fn from_str(text: &str) -> Result<Self> {
-        if let Some(name) = Self::ALL.into_iter().find(|name| name.as_str() == text) {
-            return Ok(name);
-        }
-        let known = Self::ALL.map(Self::as_str);
-        let hint = nearest(text, known).map(|name| format!("; did you mean {name}?")).unwrap_or_default();
-        usage!("unknown data set \"{text}\": the known ones are {}{hint}", known.join(", "))
-    }
-}
-
 /// Reads (or, for shapes, draws) a split of a data set, complete and in its official order.
 ///
-/// `data_dir` is the folder that was asked for on the command line; see [`data_root`].
-pub fn load(name: DatasetName, split: Split, data_dir: Option<&Path>) -> Result<ImageSet> {
-    match name {
-        DatasetName::Shapes => Ok(shapes::generate(split)),
-        DatasetName::Cifar100 => cifar::Source::find(&data_root(data_dir)?)?.load(split),
-        DatasetName::TinyImageNet => tiny_imagenet::Folder::find(&data_root(data_dir)?)?.load(split),
+/// `image_size`: height and width of the result in pixels, [`Dataset::own_size`] where the set has one; `data_dir`: the
+/// folder that was asked for on the command line; see [`data_root`].
+pub fn load(dataset: &Dataset, split: Split, image_size: usize, data_dir: Option<&Path>) -> Result<ImageSet> {
+    dataset.check_size(image_size)?;
+    match dataset {
+        Dataset::Shapes => Ok(shapes::generate(split)),
+        Dataset::Cifar100 => cifar::Source::find(&data_root(data_dir)?)?.load(split),
+        Dataset::TinyImageNet => tiny_imagenet::Folder::find(&data_root(data_dir)?)?.load(split),
+        Dataset::Folder(_) | Dataset::Hub(_) => usage!("{dataset}: this build does not read such a set"),
     }
 }
 
@@ -147,7 +62,7 @@ pub fn data_root(data_dir: Option<&Path>) -> Result<PathBuf> {
 
 /// The official download of a data set, for the message that asks for it.
 pub(super) struct Download {
-    pub name: DatasetName,
+    pub dataset: Dataset,
     pub file: &'static str,
     pub bytes: u64,
     pub md5: &'static str,
@@ -162,12 +77,12 @@ impl Download {
         Error::Failed(format!(
             "{} was not found; looked for\n{}\nIt is {} ({} bytes, MD5 {}) from {}, {}.\n\
              Put it there, or point --data-dir DIR or the variable DISTILL_DATA at the folder that holds it.",
-            self.name.title(),
+            self.dataset.title(),
             places.join("\n"),
             self.file,
             self.bytes,
             self.md5,
-            self.name.page().unwrap_or_default(),
+            self.dataset.page().unwrap_or_default(),
             self.form
         ))
     }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use rayon::prelude::*;
 
 use super::source::Download;
-use super::{Class, DatasetName, ImageSet, Split};
+use super::{Class, Dataset, ImageSet, Split};
 use crate::error::{AtPath, Result};
 use crate::fail;
 
@@ -17,7 +17,7 @@ pub const SIZE: usize = 64;
 
 const WNIDS: &str = "wnids.txt";
 const DOWNLOAD: Download = Download {
-    name: DatasetName::TinyImageNet,
+    dataset: Dataset::TinyImageNet,
     file: "tiny-imagenet-200.zip",
     bytes: 248_100_043,
     md5: "90528d7ca1a48142e341f4ef8d21d0de",

@@ -7,14 +7,14 @@ use std::time::Instant;
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
-use super::{Class, DatasetName, ImageSet, Normalization, Split, cifar, data_root, load, shapes, tiny_imagenet};
+use super::{Class, Dataset, ImageSet, Normalization, Split, cifar, data_root, load, shapes, tiny_imagenet};
 use crate::error::Result;
-use crate::interrupt;
+use crate::{interrupt, usage};
 
 /// A data set as found, without reading its images.
 #[derive(Clone, Debug, Serialize)]
 pub struct Info {
-    pub dataset: DatasetName,
+    pub dataset: Dataset,
     /// The folder or archive it is read from; "built in" for shapes.
     pub source: String,
     /// Height and width in pixels.
@@ -31,7 +31,8 @@ pub struct Info {
 pub struct SplitInfo {
     pub split: Split,
     pub images: usize,
-    pub official_images: usize,
+    /// None where there is no official set.
+    pub official_images: Option<usize>,
 }
 
 /// A data set with every image decoded and looked at.
@@ -61,47 +62,59 @@ pub struct SplitReport {
     pub sha256: String,
 }
 
-/// Finds a data set and counts its classes and images.
-pub fn info(name: DatasetName, data_dir: Option<&Path>) -> Result<Info> {
-    let (source, classes, images) = match name {
-        DatasetName::Shapes => ("built in".into(), shapes::classes(), Split::ALL.map(shapes::count)),
-        DatasetName::Cifar100 => {
+/// Finds a data set and counts its classes and images. `image_size` as for [`load`].
+pub fn info(dataset: &Dataset, image_size: usize, data_dir: Option<&Path>) -> Result<Info> {
+    dataset.check_size(image_size)?;
+    let (source, classes, images) = match dataset {
+        Dataset::Shapes => ("built in".into(), shapes::classes(), Split::ALL.map(shapes::count)),
+        Dataset::Cifar100 => {
             let source = cifar::Source::find(&data_root(data_dir)?)?;
             let images = [source.count(Split::Train)?, source.count(Split::Test)?];
             (source.path().display().to_string(), source.classes()?, images)
         }
-        DatasetName::TinyImageNet => {
+        Dataset::TinyImageNet => {
             let folder = tiny_imagenet::Folder::find(&data_root(data_dir)?)?;
             let images = [folder.count(Split::Train)?, folder.count(Split::Test)?];
             (folder.path().display().to_string(), folder.classes()?, images)
         }
+        Dataset::Folder(_) | Dataset::Hub(_) => usage!("{dataset}: this build does not read such a set"),
     };
-    let (official_classes, official_train, official_test) = name.official_counts();
-    let mut notes = Vec::new();
-    if classes.len() != official_classes {
-        notes.push(format!("{} of the official {official_classes} classes", classes.len()));
-    }
+    let official = dataset.official_counts();
+    let of_split = official.map(|(_, train, test)| [train, test]);
     let splits: Vec<SplitInfo> = Split::ALL
         .into_iter()
-        .zip(images)
-        .zip([official_train, official_test])
-        .map(|((split, images), official_images)| SplitInfo { split, images, official_images })
+        .enumerate()
+        .map(|(i, split)| SplitInfo { split, images: images[i], official_images: of_split.map(|counts| counts[i]) })
         .collect();
-    for s in splits.iter().filter(|s| s.images != s.official_images) {
-        notes.push(format!("{} has {} of the official {} images", s.split, s.images, s.official_images));
+    let mut notes = Vec::new();
+    if let Some((official_classes, ..)) = official.filter(|&(count, ..)| count != classes.len()) {
+        notes.push(format!("{} of the official {official_classes} classes", classes.len()));
     }
-    let (image_size, normalization) = (name.image_size(), name.normalization());
-    Ok(Info { dataset: name, source, image_size, normalization, splits, notes, classes })
+    for s in &splits {
+        if let Some(official) = s.official_images.filter(|&count| count != s.images) {
+            notes.push(format!("{} has {} of the official {official} images", s.split, s.images));
+        }
+    }
+    let (dataset, normalization) = (dataset.clone(), dataset.normalization());
+    Ok(Info { dataset, source, image_size, normalization, splits, notes, classes })
+}
+
+/// The number of classes, from the official set's figures or else by looking at the folder.
+pub fn class_count(dataset: &Dataset, image_size: usize, data_dir: Option<&Path>) -> Result<usize> {
+    match dataset.official_counts() {
+        Some((classes, ..)) => Ok(classes),
+        None => Ok(info(dataset, image_size, data_dir)?.classes.len()),
+    }
 }
 
 /// Reads every image of both splits and reports on them; an error is the first thing that cannot be read.
-pub fn verify(name: DatasetName, data_dir: Option<&Path>) -> Result<Verification> {
-    let info = info(name, data_dir)?;
+pub fn verify(dataset: &Dataset, image_size: usize, data_dir: Option<&Path>) -> Result<Verification> {
+    let info = info(dataset, image_size, data_dir)?;
     let mut train = HashSet::new();
     let mut reports = Vec::new();
     for split in Split::ALL {
         let start = Instant::now();
-        let set = load(name, split, data_dir)?;
+        let set = load(dataset, split, image_size, data_dir)?;
         let load_seconds = start.elapsed().as_secs_f64();
         interrupt::check()?;
         let (report, digests) = report(&set, split, &train);

@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use super::{DistilledSet, Provenance};
-use crate::data::DatasetName;
+use crate::data::Dataset;
 
 /// The whole card.
 pub fn card(set: &DistilledSet) -> String {
@@ -47,13 +47,13 @@ fn what_it_is(set: &DistilledSet) -> String {
         ipc = set.ipc(),
         all = counts.len(),
         version = env!("CARGO_PKG_VERSION"),
-        source = source(*dataset),
+        source = source(dataset),
         mean = normalization.mean,
         std = normalization.std,
     )
 }
 
-fn source(dataset: DatasetName) -> String {
+fn source(dataset: &Dataset) -> String {
     match dataset.page() {
         None => "The source is drawn by code and free of rights of others.".into(),
         Some(page) => format!(

@@ -21,7 +21,7 @@ use serde_json::{Map, Value};
 
 pub use grid::grid;
 
-use crate::data::{Class, DatasetName, ImageSet};
+use crate::data::{Class, Dataset, ImageSet};
 use crate::error::{AtPath, Result};
 use crate::fail;
 
@@ -42,7 +42,7 @@ pub struct DistilledSet {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Provenance {
     /// The data set that it stands for.
-    pub dataset: DatasetName,
+    pub dataset: Dataset,
     /// One phrase for people, for example "sampled from a latent diffusion model with DDIM".
     pub method: String,
     pub seed: u64,

@@ -142,7 +142,7 @@ impl Task for UNetTask<'_> {
         let sampling =
             Sampling { steps: PICTURE_STEPS.min(self.schedule.len()), ..Sampling::of(self.config, self.config.seed) };
         let pixels = generator.sample(&images, &sampling, &|| Ok(()))?;
-        let size = self.config.dataset.image_size();
+        let size = self.config.image_size;
         let images: Vec<&[u8]> = pixels.chunks(size * size * 3).collect();
         save_grid(path, &images, size, columns, 2)
     }

@@ -19,6 +19,8 @@ fn what_cannot_be_meant_is_a_usage_error() {
         ("train --set unet.head_dim=48", "unet.head_dim"),
         ("train --set unet.channel_mult=[1,1,1,1,1,1]", "unet.channel_mult"),
         ("train --set vae.channels=[8,8,8,8,8,8,8]", "vae.channels"),
+        ("train --set image_size=16", "32 pixels"),
+        ("train --set image_size=0", "image_size is 0"),
         ("train --set sampler.steps=0", "sampler.steps is 0"),
         ("train --set diffusion.prediction=x", "diffusion.prediction"),
         ("train --set train.unet.learning_rate=-1", "train.unet.learning_rate"),
