@@ -1,10 +1,11 @@
-//! Writing files so that a crash or a full disk leaves either the old content or the new, never a part.
+//! Writing files so that a crash or a full disk leaves either the old content or the new, never a part; and locks.
 
-use std::fs::{self, File};
+use std::fs::{self, File, TryLockError};
 use std::io::Write;
 use std::path::Path;
 
-use crate::error::{AtPath, Result};
+use crate::error::{AtPath, Error, Result};
+use crate::fail;
 
 /// Replaces the file at `path` with `bytes`: a temporary file beside it is written, synced and renamed into place, then
 /// the folder is synced. The folder must exist.
@@ -22,6 +23,37 @@ pub fn write_atomic(path: &Path, bytes: &[u8]) -> Result<()> {
     temporary.as_file().sync_all().at(path)?;
     temporary.persist(path).map_err(|failed| failed.error).at(path)?;
     sync_folder(folder)
+}
+
+/// Takes the lock file at `path`, which is made where it is missing, for as long as the returned file lives. The system
+/// frees it when the process ends, in whatever way. An error if another process holds it: `busy` says what that one does.
+pub fn lock(path: &Path, busy: &str) -> Result<File> {
+    loop {
+        let file = File::create(path).at(path)?;
+        match file.try_lock() {
+            Ok(()) if is_at(&file, path) => return Ok(file),
+            Ok(()) => {} // its holder removed the file in the meantime; take the new one
+            Err(TryLockError::WouldBlock) => {
+                fail!("{}: another process {busy}; wait for it to end", folder_of(path).display())
+            }
+            Err(TryLockError::Error(e)) => return Err(Error::Io { path: path.into(), source: e }),
+        }
+    }
+}
+
+/// Whether the open `file` is the one that `path` names. Systems without inodes don't remove open files.
+fn is_at(file: &File, path: &Path) -> bool {
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::MetadataExt;
+        let inode = |m: &fs::Metadata| (m.dev(), m.ino());
+        matches!((file.metadata(), fs::metadata(path)), (Ok(a), Ok(b)) if inode(&a) == inode(&b))
+    }
+    #[cfg(not(unix))]
+    {
+        let _ = (file, path);
+        true
+    }
 }
 
 /// The folder that `path` lies in; "." for a bare name.
@@ -63,6 +95,20 @@ mod tests {
         write_atomic(&path, b"new").unwrap();
         assert_eq!(fs::read(&path).unwrap(), b"new");
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_lock_is_held_once_and_freed_with_its_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join(".lock");
+        let held = lock(&path, "is counting").unwrap();
+        let error = lock(&path, "is counting").unwrap_err().to_string();
+        assert!(error.contains("another process is counting"), "{error}");
+        drop(held);
+        let held = lock(&path, "is counting").unwrap();
+        fs::remove_file(&path).unwrap();
+        assert!(!is_at(&held, &path));
+        lock(&path, "is counting").unwrap();
     }
 
     #[test]

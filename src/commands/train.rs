@@ -1,6 +1,6 @@
 //! `distill train`: the VAE, its latents, the UNet.
 
-use std::fs::{self, File, TryLockError};
+use std::fs::{self, File};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -18,7 +18,7 @@ use crate::config::{Config, Layers};
 use crate::data::{self, ImageSet, Split};
 use crate::device;
 use crate::error::{AtPath, Error, Result};
-use crate::fs::write_atomic;
+use crate::fs::{lock, write_atomic};
 use crate::models::vae::Vae;
 use crate::nn::Params;
 use crate::ops::cpu::products;
@@ -122,15 +122,7 @@ pub fn train(
 /// Makes the run's folder, or checks that it belongs to this configuration; the lock keeps a second process out.
 fn prepare(dir: &RunDir, config: &Config, overwrite: bool, stage: Option<Stage>) -> Result<File> {
     fs::create_dir_all(&dir.root).at(&dir.root)?;
-    let path = dir.root.join(".lock");
-    let lock = File::create(&path).at(&path)?;
-    match lock.try_lock() {
-        Ok(()) => {}
-        Err(TryLockError::WouldBlock) => {
-            fail!("{}: another process is training this run; wait for it to end", dir.root.display())
-        }
-        Err(TryLockError::Error(e)) => return Err(Error::Io { path, source: e }),
-    }
+    let lock = lock(&dir.root.join(".lock"), "is training this run")?;
     if stage == Some(Stage::Unet) && !dir.weights("vae").is_file() {
         usage!("--stage unet: {} has no finished VAE; train it first with --stage vae", dir.root.display());
     }
