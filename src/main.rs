@@ -5,8 +5,9 @@ use std::panic;
 use std::process::ExitCode;
 
 use clap::Parser;
-use distill::cli::Cli;
-use distill::progress::say;
+use distill::cli::{Cli, Common};
+use distill::error::Error;
+use distill::progress::{Console, Verbosity, say};
 use distill::{commands, interrupt};
 
 #[global_allocator]
@@ -28,13 +29,16 @@ fn main() -> ExitCode {
     keep_freed_pages();
     let cli = Cli::parse();
     panic::set_hook(Box::new(|info| say(&format!("internal error, please report it: {info}"))));
-    let run = || interrupt::install().and_then(|()| commands::run(&cli.command));
-    match panic::catch_unwind(panic::AssertUnwindSafe(run)) {
-        Ok(Ok(())) => ExitCode::SUCCESS,
-        Ok(Err(error)) => {
+    let console = Console::new(cli.command.common().map_or(Verbosity::Normal, Common::verbosity));
+    let run = || interrupt::install().and_then(|()| commands::run(&cli.command, &console));
+    let fault = |_| Err(Error::Failed("this is a fault of the program; please report the message above".into()));
+    let outcome = panic::catch_unwind(panic::AssertUnwindSafe(run)).unwrap_or_else(fault);
+    console.end_log(&outcome);
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
             say(&format!("error: {error}"));
             ExitCode::from(error.exit_code())
         }
-        Err(_) => ExitCode::FAILURE,
     }
 }

@@ -3,8 +3,8 @@
 use std::cell::{Cell, RefCell};
 use std::fs::{File, OpenOptions};
 use std::io::{IsTerminal, Write};
-use std::path::Path;
-use std::time::{Duration, Instant};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant, SystemTime};
 
 use indicatif::{ProgressBar, ProgressStyle};
 
@@ -26,7 +26,7 @@ pub enum Verbosity {
 /// The one place that writes to stderr while a command runs.
 pub struct Console {
     verbosity: Verbosity,
-    log: RefCell<Option<File>>,
+    log: RefCell<Option<Log>>,
     bar: RefCell<Option<ProgressBar>>,
 }
 
@@ -35,10 +35,27 @@ impl Console {
         Console { verbosity, log: RefCell::new(None), bar: RefCell::new(None) }
     }
 
-    /// Appends every message from now on to the file at `path`.
+    /// Appends every message from now on to the log at `path`, after a line with the time, the version and the command.
     pub fn log_to(&self, path: &Path) -> Result<()> {
-        *self.log.borrow_mut() = Some(OpenOptions::new().create(true).append(true).open(path).at(path)?);
+        let mut log = self.log.borrow_mut();
+        if log.as_ref().is_none_or(|open| open.path != path) {
+            let file = OpenOptions::new().create(true).append(true).open(path).at(path)?;
+            let mut new = Log { path: path.into(), file };
+            let command: Vec<String> = std::env::args().collect();
+            new.dated(&format!("version {} begins: {}", env!("CARGO_PKG_VERSION"), command.join(" ")));
+            *log = Some(new);
+        }
         Ok(())
+    }
+
+    /// Writes into the log how the command ended, if one was opened.
+    pub fn end_log(&self, outcome: &Result<()>) {
+        if let Some(mut log) = self.log.borrow_mut().take() {
+            log.dated(&match outcome {
+                Ok(()) => "ends: done".to_string(),
+                Err(error) => format!("ends with exit code {}: {error}", error.exit_code()),
+            });
+        }
     }
 
     /// A message for everyone who did not ask for quiet.
@@ -63,15 +80,14 @@ impl Console {
                 None => say(message),
             }
         }
-        if let Some(file) = &mut *self.log.borrow_mut() {
-            let _ = writeln!(file, "{message}"); // a full disk must not stop the work itself
+        if let Some(log) = &mut *self.log.borrow_mut() {
+            log.line(message);
         }
     }
 
     /// Starts the progress of `total` units of work called `label`; `done` of them were done before (resume).
     pub fn bar(&self, label: &str, done: u64, total: u64) -> Bar<'_> {
-        let terminal = std::io::stderr().is_terminal() && self.verbosity > Verbosity::Quiet;
-        if terminal {
+        if self.verbosity > Verbosity::Quiet && can_draw() {
             let bar = ProgressBar::new(total);
             let style = ProgressStyle::with_template("{prefix:>12} [{bar:30}] {pos}/{len} {msg}");
             bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()).progress_chars("=> "));
@@ -90,6 +106,30 @@ impl Console {
             images: Cell::new(0),
         }
     }
+}
+
+/// The log file of a run.
+struct Log {
+    path: PathBuf,
+    file: File,
+}
+
+impl Log {
+    fn line(&mut self, message: &str) {
+        let _ = writeln!(self.file, "{message}"); // a full disk must not stop the work itself
+    }
+
+    /// A line that starts with the time in UTC.
+    fn dated(&mut self, message: &str) {
+        let now = humantime::format_rfc3339_seconds(SystemTime::now());
+        self.line(&format!("{now} {message}"));
+    }
+}
+
+/// Whether a bar can be redrawn in place on stderr.
+fn can_draw() -> bool {
+    let dumb = std::env::var_os("TERM").map_or(cfg!(unix), |term| term == "dumb");
+    std::io::stderr().is_terminal() && !dumb
 }
 
 /// The progress of one piece of work; dropped when it ends.

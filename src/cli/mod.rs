@@ -7,6 +7,7 @@ mod eval;
 mod inspect;
 mod run;
 mod sample;
+mod shell;
 mod train;
 
 pub use bench::BenchArgs;
@@ -16,6 +17,7 @@ pub use eval::{EvalArgs, EvalSplit, Judging};
 pub use inspect::InspectArgs;
 pub use run::RunArgs;
 pub use sample::{SampleArgs, Sampling};
+pub use shell::{CompletionsArgs, ManArgs};
 pub use train::{Stage, TrainArgs, Training};
 
 use clap::{Parser, Subcommand};
@@ -47,18 +49,24 @@ pub enum Command {
     Data(DataArgs),
     /// Measure training and sampling speed on this machine
     Bench(BenchArgs),
+    /// Print a script that lets a shell complete commands, options and values
+    Completions(CompletionsArgs),
+    /// Print the manual page, or write a page for each command
+    Man(ManArgs),
 }
 
 impl Command {
-    pub fn common(&self) -> &Common {
+    /// The options of every command that works on data or runs.
+    pub fn common(&self) -> Option<&Common> {
         match self {
-            Command::Train(args) => &args.common,
-            Command::Sample(args) => &args.common,
-            Command::Eval(args) => &args.common,
-            Command::Run(args) => &args.common,
-            Command::Inspect(args) => &args.common,
-            Command::Data(DataArgs { action: DataAction::Info(args) | DataAction::Verify(args) }) => &args.common,
-            Command::Bench(args) => &args.common,
+            Command::Train(args) => Some(&args.common),
+            Command::Sample(args) => Some(&args.common),
+            Command::Eval(args) => Some(&args.common),
+            Command::Run(args) => Some(&args.common),
+            Command::Inspect(args) => Some(&args.common),
+            Command::Data(DataArgs { action: DataAction::Info(args) | DataAction::Verify(args) }) => Some(&args.common),
+            Command::Bench(args) => Some(&args.common),
+            Command::Completions(_) | Command::Man(_) => None,
         }
     }
 }

@@ -1,10 +1,12 @@
 //! The subcommands, one file each.
 
 mod bench;
+mod completions;
 mod data;
 mod dry_run;
 mod eval;
 mod inspect;
+mod man;
 mod resolve;
 mod run;
 mod sample;
@@ -21,17 +23,20 @@ use crate::progress::Console;
 use crate::usage;
 
 /// Runs a command to its end.
-pub fn run(command: &Command) -> Result<()> {
-    let console = Console::new(command.common().verbosity());
-    choose_products(command.common().dtype)?;
+pub fn run(command: &Command, console: &Console) -> Result<()> {
+    if let Some(common) = command.common() {
+        choose_products(common.dtype)?;
+    }
     match command {
-        Command::Train(args) => train::run(args, &console),
-        Command::Sample(args) => sample::run(args, &console),
-        Command::Eval(args) => eval::run(args, &console),
-        Command::Run(args) => run::run(args, &console),
+        Command::Train(args) => train::run(args, console),
+        Command::Sample(args) => sample::run(args, console),
+        Command::Eval(args) => eval::run(args, console),
+        Command::Run(args) => run::run(args, console),
         Command::Inspect(args) => inspect::run(args),
         Command::Data(args) => data::run(&args.action),
-        Command::Bench(args) => bench::run(args, &console),
+        Command::Bench(args) => bench::run(args, console),
+        Command::Completions(args) => completions::run(args),
+        Command::Man(args) => man::run(args),
     }
 }
 
