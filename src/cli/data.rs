@@ -21,7 +21,7 @@ pub enum DataAction {
 
 #[derive(Args, Clone, Debug)]
 pub struct DataActionArgs {
-    /// shapes (built in), cifar100 or tinyimagenet
+    /// shapes (built in), cifar10, cifar100, tinyimagenet or folder:PATH
     #[arg(long, value_name = "NAME")]
     pub dataset: Dataset,
     /// Height and width that a folder's images are resized and cropped to [default: 64]

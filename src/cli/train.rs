@@ -10,7 +10,7 @@ use crate::data::Dataset;
 /// Options of training.
 #[derive(Args, Clone, Debug)]
 pub struct Training {
-    /// shapes (built in), cifar100 or tinyimagenet [default: the configuration's, else shapes]
+    /// shapes (built in), cifar10, cifar100, tinyimagenet or folder:PATH [default: the configuration's, else shapes]
     #[arg(long, value_name = "NAME")]
     pub dataset: Option<Dataset>,
     /// Train for about this long, for example 30m: the first steps are timed, then the number of steps is fixed

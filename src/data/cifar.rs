@@ -1,4 +1,4 @@
-//! CIFAR-100 in its official binary layout: the unpacked folder, or the official archive read in memory.
+//! CIFAR-10 and CIFAR-100 in their official binary layout: the unpacked folder, or the official archive read in memory.
 
 use std::fs::File;
 use std::io::{BufReader, Read};
@@ -9,179 +9,288 @@ use flate2::read::GzDecoder;
 
 use super::source::Download;
 use super::{Class, Dataset, ImageSet, Split};
-use crate::error::{AtPath, Result};
+use crate::error::{AtPath, Error, Result};
 use crate::fail;
 
 /// Height and width of an image in pixels.
 pub const SIZE: usize = 32;
 
 const PLANE: usize = SIZE * SIZE;
-/// Coarse label, fine label, then the red, green and blue planes.
-const RECORD: usize = 2 + 3 * PLANE;
-/// Far above the official size: a damaged archive may claim any.
-const MAX_BYTES: u64 = 1 << 30;
-const COARSE_CLASSES: u8 = 20;
-const FOLDER: &str = "cifar-100-binary";
-const NAMES: &str = "fine_label_names.txt";
-const DOWNLOAD: Download = Download {
-    dataset: Dataset::Cifar100,
-    file: "cifar-100-binary.tar.gz",
-    bytes: 168_513_733,
-    md5: "03b5dce01913d631647c71ecec9e9cb8",
-    form: "unpacked or as it is",
+const IMAGE: usize = 3 * PLANE;
+/// Records read at once.
+const BLOCK: usize = 256;
+/// Far above the largest official file: a damaged archive may claim any size.
+const MAX_BYTES: u64 = 1 << 28;
+/// Far above the official list of names.
+const MAX_NAMES: u64 = 1 << 16;
+
+/// One of the two sets: a record is some label bytes, then the red, green and blue planes.
+pub struct Cifar {
+    /// The folder that the archive holds.
+    folder: &'static str,
+    /// The file with the name of each class, one a line.
+    names: &'static str,
+    classes: usize,
+    train: &'static [&'static str],
+    test: &'static [&'static str],
+    /// How many coarse classes there are, where a coarse label stands before the label.
+    coarse: Option<u8>,
+    download: Download,
+}
+
+pub static CIFAR10: Cifar = Cifar {
+    folder: "cifar-10-batches-bin",
+    names: "batches.meta.txt",
+    classes: 10,
+    train: &["data_batch_1.bin", "data_batch_2.bin", "data_batch_3.bin", "data_batch_4.bin", "data_batch_5.bin"],
+    test: &["test_batch.bin"],
+    coarse: None,
+    download: Download {
+        dataset: Dataset::Cifar10,
+        file: "cifar-10-binary.tar.gz",
+        bytes: 170_052_171,
+        md5: "c32a1d4ab5d03f1284b67883e8d87530",
+        form: "unpacked or as it is",
+    },
 };
 
-/// Where the set is read from.
-pub enum Source {
-    /// A folder with `train.bin`, `test.bin` and `fine_label_names.txt`.
+pub static CIFAR100: Cifar = Cifar {
+    folder: "cifar-100-binary",
+    names: "fine_label_names.txt",
+    classes: 100,
+    train: &["train.bin"],
+    test: &["test.bin"],
+    coarse: Some(20),
+    download: Download {
+        dataset: Dataset::Cifar100,
+        file: "cifar-100-binary.tar.gz",
+        bytes: 168_513_733,
+        md5: "03b5dce01913d631647c71ecec9e9cb8",
+        form: "unpacked or as it is",
+    },
+};
+
+impl Cifar {
+    /// The files of a split, in their order.
+    fn files(&self, split: Split) -> &'static [&'static str] {
+        match split {
+            Split::Train => self.train,
+            Split::Test => self.test,
+        }
+    }
+
+    /// Bytes of the labels before an image.
+    fn label_bytes(&self) -> usize {
+        1 + usize::from(self.coarse.is_some())
+    }
+
+    fn record(&self) -> usize {
+        self.label_bytes() + IMAGE
+    }
+
+    /// Looks for `ROOT/<folder>/`, for its files in `root` itself, and for the archive in `root`.
+    pub fn find(&'static self, root: &Path) -> Result<Source> {
+        let (folder, archive) = (root.join(self.folder), root.join(self.download.file));
+        let place = if folder.is_dir() {
+            Place::Folder(folder)
+        } else if root.join(self.train[0]).is_file() || root.join(self.names).is_file() {
+            Place::Folder(root.to_path_buf())
+        } else if archive.is_file() {
+            Place::Archive(archive)
+        } else {
+            return Err(self.download.missing(&[folder.join(self.train[0]), root.join(self.train[0]), archive]));
+        };
+        Ok(Source { set: self, place })
+    }
+}
+
+/// Where a set is read from.
+pub struct Source {
+    set: &'static Cifar,
+    place: Place,
+}
+
+enum Place {
     Folder(PathBuf),
     /// The official `.tar.gz`, which holds that folder.
     Archive(PathBuf),
 }
 
+/// What is known of a split before its images are read.
+pub struct Contents {
+    /// A label is a line of the names' file, and the id is that number as text.
+    pub classes: Vec<Class>,
+    /// Images in each file of the split.
+    images: Vec<usize>,
+}
+
+impl Contents {
+    /// Images in the split.
+    pub fn images(&self) -> usize {
+        self.images.iter().sum()
+    }
+}
+
 impl Source {
-    /// Looks for `ROOT/cifar-100-binary/`, for its files in `root` itself, and for the archive in `root`.
-    pub fn find(root: &Path) -> Result<Source> {
-        let (folder, archive) = (root.join(FOLDER), root.join(DOWNLOAD.file));
-        if folder.is_dir() {
-            Ok(Source::Folder(folder))
-        } else if root.join(bin_name(Split::Train)).is_file() || root.join(NAMES).is_file() {
-            Ok(Source::Folder(root.to_path_buf()))
-        } else if archive.is_file() {
-            Ok(Source::Archive(archive))
-        } else {
-            Err(DOWNLOAD.missing(&[folder.join(bin_name(Split::Train)), root.join(bin_name(Split::Train)), archive]))
-        }
-    }
-
     pub fn path(&self) -> &Path {
-        match self {
-            Source::Folder(path) | Source::Archive(path) => path,
+        match &self.place {
+            Place::Folder(path) | Place::Archive(path) => path,
         }
     }
 
-    /// Reads a split, in the file's order.
+    /// Reads the class names, and counts images by the size of their files.
+    pub fn contents(&self, split: Split) -> Result<Contents> {
+        let files = [&[self.set.names], self.set.files(split)].concat();
+        let (mut classes, mut images) = (Vec::new(), vec![0; files.len()]);
+        self.each(&files, |i, reader, bytes, file| {
+            if i == 0 {
+                classes = self.classes(reader, file)?
+            } else {
+                images[i] = self.images_in(bytes, file)?
+            }
+            Ok(())
+        })?;
+        images.remove(0);
+        Ok(Contents { classes, images })
+    }
+
+    /// Reads a split, in the files' order.
     pub fn load(&self, split: Split) -> Result<ImageSet> {
-        let classes = self.classes()?;
-        let (pixels, labels) = self.open(bin_name(split), |reader, bytes, file| {
-            let images = images_in(bytes, file)?;
-            read_records(reader, images, classes.len(), file)
+        let contents = self.contents(split)?;
+        let mut pixels = vec![0; contents.images() * IMAGE];
+        let mut labels = vec![0; contents.images()];
+        self.each(self.set.files(split), |i, reader, bytes, file| {
+            if self.images_in(bytes, file)? != contents.images[i] {
+                fail!("{}: changed while it was read; run the command again", file.display());
+            }
+            let first: usize = contents.images[..i].iter().sum();
+            let pixels = &mut pixels[first * IMAGE..][..contents.images[i] * IMAGE];
+            let labels = &mut labels[first..][..contents.images[i]];
+            self.read_records(reader, contents.classes.len(), pixels, labels, file)
         })?;
-        Ok(ImageSet { pixels, labels, size: SIZE, classes: Arc::new(classes) })
+        Ok(ImageSet { pixels, labels, size: SIZE, classes: Arc::new(contents.classes) })
     }
 
-    /// Images in a split, from the size of its file alone.
-    pub fn count(&self, split: Split) -> Result<usize> {
-        self.open(bin_name(split), |_, bytes, file| images_in(bytes, file))
-    }
-
-    /// The fine classes: the label is the official fine label (the line of `fine_label_names.txt`), and the id is that
-    /// number as text.
-    pub fn classes(&self) -> Result<Vec<Class>> {
-        let text = self.open(NAMES, |reader, _, file| {
-            let mut text = String::new();
-            reader.read_to_string(&mut text).at(file)?;
-            Ok(text)
-        })?;
+    fn classes(&self, reader: &mut dyn Read, file: &Path) -> Result<Vec<Class>> {
+        let mut text = String::new();
+        reader.take(MAX_NAMES).read_to_string(&mut text).at(file)?;
         let names = text.lines().map(str::trim).filter(|name| !name.is_empty());
         let classes: Vec<Class> = names.enumerate().map(|(i, n)| Class { name: n.into(), id: i.to_string() }).collect();
         if classes.is_empty() || classes.len() > 256 {
             fail!(
-                "{}: {NAMES} has {} class names, where CIFAR-100 has 100; get the official file",
-                self.path().display(),
-                classes.len()
+                "{}: {} class names, where {} has {}; get the official file",
+                file.display(),
+                classes.len(),
+                self.set.download.dataset.title(),
+                self.set.classes
             );
         }
         Ok(classes)
     }
 
-    /// Calls `read` with one of the set's files, its size in bytes and a path to name in errors.
-    fn open<T>(&self, name: &str, read: impl FnOnce(&mut dyn Read, u64, &Path) -> Result<T>) -> Result<T> {
-        match self {
-            Source::Folder(folder) => {
-                let path = folder.join(name);
-                if !path.is_file() {
+    /// Calls `read` once for each of the set's files `names`, with its place in the list, a reader, its size in bytes and
+    /// a path to name in errors. An archive is gone through once, so its files come in its own order.
+    fn each(&self, names: &[&str], mut read: impl FnMut(usize, &mut dyn Read, u64, &Path) -> Result<()>) -> Result<()> {
+        let archive = match &self.place {
+            Place::Folder(folder) => {
+                for (i, name) in names.iter().enumerate() {
+                    let path = folder.join(name);
+                    if !path.is_file() {
+                        fail!("{} is missing; unpack {} again", path.display(), self.set.download.file);
+                    }
+                    let mut file = File::open(&path).at(&path)?;
+                    let bytes = file.metadata().at(&path)?.len();
+                    read(i, &mut file, bytes, &path)?;
+                }
+                return Ok(());
+            }
+            Place::Archive(archive) => archive,
+        };
+        let mut missing = names.to_vec();
+        let mut tar = tar::Archive::new(GzDecoder::new(BufReader::new(File::open(archive).at(archive)?)));
+        for entry in tar.entries().map_err(|e| self.cut_short(archive, &e))? {
+            let mut entry = entry.map_err(|e| self.cut_short(archive, &e))?;
+            let path = entry.path().at(archive)?.into_owned();
+            let Some(place) = missing.iter().position(|name| path.file_name().is_some_and(|n| n == *name)) else {
+                continue;
+            };
+            let name = missing.remove(place);
+            let bytes = entry.size();
+            let i = names.iter().position(|n| *n == name).unwrap_or_default();
+            read(i, &mut entry, bytes, &archive.join(path))?;
+            if missing.is_empty() {
+                return Ok(());
+            }
+        }
+        fail!("{} holds no {}: expected the official {}", archive.display(), missing[0], self.set.download.file)
+    }
+
+    /// Records in a file of `bytes` bytes, which must be a whole number of them and at least one.
+    fn images_in(&self, bytes: u64, file: &Path) -> Result<usize> {
+        let record = self.set.record() as u64;
+        if bytes == 0 || !bytes.is_multiple_of(record) || bytes > MAX_BYTES {
+            fail!(
+                "{}: {bytes} bytes, expected a whole number of {record}-byte records, at most {MAX_BYTES} bytes: the file \
+                 is cut short or another one; get {} again",
+                file.display(),
+                self.set.download.file
+            );
+        }
+        Ok((bytes / record) as usize)
+    }
+
+    /// Reads records into pixels (N, H, W, 3) and labels (N), some hundred at a time, so that a file is never held beside
+    /// the result.
+    fn read_records(
+        &self,
+        reader: &mut dyn Read,
+        classes: usize,
+        pixels: &mut [u8],
+        labels: &mut [u16],
+        file: &Path,
+    ) -> Result<()> {
+        let coarse_classes = self.set.coarse.unwrap_or(u8::MAX);
+        let mut block = vec![0; BLOCK * self.set.record()];
+        for (n, (images, labels)) in pixels.chunks_mut(BLOCK * IMAGE).zip(labels.chunks_mut(BLOCK)).enumerate() {
+            let block = &mut block[..labels.len() * self.set.record()];
+            reader.read_exact(block).map_err(|e| self.cut_short(file, &e))?;
+            let records = block.chunks_exact(self.set.record());
+            for (i, ((record, image), label)) in records.zip(images.chunks_exact_mut(IMAGE)).zip(labels).enumerate() {
+                let (head, planes) = record.split_at(self.set.label_bytes());
+                let (coarse, fine) = (head[0], head[head.len() - 1]);
+                if usize::from(fine) >= classes || (self.set.coarse.is_some() && coarse >= coarse_classes) {
                     fail!(
-                        "{} is missing: the folder must hold train.bin, test.bin and {NAMES}; unpack {} again",
-                        path.display(),
-                        DOWNLOAD.file
+                        "{}: record {} has the labels {head:?}, expected {classes} classes{}: the file or {} is damaged or \
+                         another one; get them again",
+                        file.display(),
+                        n * BLOCK + i,
+                        self.set.coarse.map_or(String::new(), |count| format!(" after {count} coarse ones")),
+                        self.set.names
                     );
                 }
-                let mut file = File::open(&path).at(&path)?;
-                let bytes = file.metadata().at(&path)?.len();
-                read(&mut file, bytes, &path)
-            }
-            Source::Archive(archive) => {
-                let mut tar = tar::Archive::new(GzDecoder::new(BufReader::new(File::open(archive).at(archive)?)));
-                for entry in tar.entries().map_err(|e| cut_short(archive, &e))? {
-                    let mut entry = entry.map_err(|e| cut_short(archive, &e))?;
-                    let path = entry.path().at(archive)?.into_owned();
-                    if path.file_name().is_some_and(|n| n == name) {
-                        let bytes = entry.size();
-                        return read(&mut entry, bytes, &archive.join(path));
-                    }
-                }
-                fail!("{} holds no {name}: expected the official {}", archive.display(), DOWNLOAD.file)
+                *label = u16::from(fine);
+                interleave(planes, image);
             }
         }
+        Ok(())
+    }
+
+    fn cut_short(&self, file: &Path, source: &std::io::Error) -> Error {
+        Error::Failed(format!(
+            "{}: cannot be read to its end ({source}): it is cut short or damaged; get {} again ({} bytes, MD5 {})",
+            file.display(),
+            self.set.download.file,
+            self.set.download.bytes,
+            self.set.download.md5
+        ))
     }
 }
 
-fn bin_name(split: Split) -> &'static str {
-    match split {
-        Split::Train => "train.bin",
-        Split::Test => "test.bin",
+/// Three planes (3, H, W) to pixels (H, W, 3).
+fn interleave(planes: &[u8], image: &mut [u8]) {
+    let (red, rest) = planes.split_at(PLANE);
+    let (green, blue) = rest.split_at(PLANE);
+    for (pixel, ((r, g), b)) in image.chunks_exact_mut(3).zip(red.iter().zip(green).zip(blue)) {
+        pixel.copy_from_slice(&[*r, *g, *b]);
     }
-}
-
-/// Records in a file of `bytes` bytes, which must be a whole number of them and at least one.
-fn images_in(bytes: u64, file: &Path) -> Result<usize> {
-    if bytes == 0 || !bytes.is_multiple_of(RECORD as u64) || bytes > MAX_BYTES {
-        fail!(
-            "{}: {bytes} bytes, expected a whole number of {RECORD}-byte records (official: 153,700,000 for train, \
-             30,740,000 for test): the file is cut short or another one; get it again",
-            file.display()
-        );
-    }
-    Ok((bytes / RECORD as u64) as usize)
-}
-
-/// Reads records into pixels (N, H, W, 3) and fine labels (N), some hundred at a time, so that the file is never held
-/// beside the result.
-fn read_records(mut reader: impl Read, images: usize, classes: usize, file: &Path) -> Result<(Vec<u8>, Vec<u16>)> {
-    let mut pixels = vec![0; images * 3 * PLANE];
-    let mut labels = Vec::with_capacity(images);
-    let mut block = vec![0; 256 * RECORD];
-    for out in pixels.chunks_mut(256 * 3 * PLANE) {
-        let block = &mut block[..out.len() / (3 * PLANE) * RECORD];
-        reader.read_exact(block).map_err(|e| cut_short(file, &e))?;
-        for (record, image) in block.chunks_exact(RECORD).zip(out.chunks_exact_mut(3 * PLANE)) {
-            let (coarse, fine) = (record[0], record[1]);
-            if coarse >= COARSE_CLASSES || usize::from(fine) >= classes {
-                fail!(
-                    "{}: record {} has coarse label {coarse} and fine label {fine}, expected below {COARSE_CLASSES} and \
-                     below {classes}: the file or {NAMES} is damaged or another one; get them again",
-                    file.display(),
-                    labels.len()
-                );
-            }
-            labels.push(u16::from(fine));
-            let (red, rest) = record[2..].split_at(PLANE);
-            let (green, blue) = rest.split_at(PLANE);
-            for (pixel, ((r, g), b)) in image.chunks_exact_mut(3).zip(red.iter().zip(green).zip(blue)) {
-                pixel.copy_from_slice(&[*r, *g, *b]);
-            }
-        }
-    }
-    Ok((pixels, labels))
-}
-
-fn cut_short(file: &Path, source: &std::io::Error) -> crate::error::Error {
-    crate::error::Error::Failed(format!(
-        "{}: cannot be read to its end ({source}): it is cut short or damaged; get {} again ({} bytes, MD5 {})",
-        file.display(),
-        DOWNLOAD.file,
-        DOWNLOAD.bytes,
-        DOWNLOAD.md5
-    ))
 }

@@ -24,6 +24,7 @@ const IMAGENET: Normalization = Normalization { mean: [0.485, 0.456, 0.406], std
 #[serde(try_from = "String", into = "String")]
 pub enum Dataset {
     Shapes,
+    Cifar10,
     Cifar100,
     TinyImageNet,
     /// A folder of images, by its absolute path.
@@ -34,12 +35,13 @@ pub enum Dataset {
 
 impl Dataset {
     /// The sets that have a name of their own.
-    pub const NAMED: [Dataset; 3] = [Dataset::Shapes, Dataset::Cifar100, Dataset::TinyImageNet];
+    pub const NAMED: [Dataset; 4] = [Dataset::Shapes, Dataset::Cifar10, Dataset::Cifar100, Dataset::TinyImageNet];
 
     /// The name as its authors write it.
     pub fn title(&self) -> String {
         match self {
             Dataset::Shapes => "distill's built-in shapes".into(),
+            Dataset::Cifar10 => "CIFAR-10".into(),
             Dataset::Cifar100 => "CIFAR-100".into(),
             Dataset::TinyImageNet => "TinyImageNet-200".into(),
             Dataset::Folder(path) => {
@@ -53,7 +55,7 @@ impl Dataset {
     pub fn page(&self) -> Option<String> {
         match self {
             Dataset::Shapes | Dataset::Folder(_) => None,
-            Dataset::Cifar100 => Some("https://www.cs.toronto.edu/~kriz/cifar.html".into()),
+            Dataset::Cifar10 | Dataset::Cifar100 => Some("https://www.cs.toronto.edu/~kriz/cifar.html".into()),
             Dataset::TinyImageNet => Some("http://cs231n.stanford.edu/tiny-imagenet-200.zip".into()),
             Dataset::Hub(name) => Some(format!("https://huggingface.co/datasets/{name}")),
         }
@@ -63,7 +65,7 @@ impl Dataset {
     pub fn own_size(&self) -> Option<usize> {
         match self {
             Dataset::Shapes => Some(shapes::SIZE),
-            Dataset::Cifar100 => Some(cifar::SIZE),
+            Dataset::Cifar10 | Dataset::Cifar100 => Some(cifar::SIZE),
             Dataset::TinyImageNet => Some(tiny_imagenet::SIZE),
             Dataset::Folder(_) | Dataset::Hub(_) => None,
         }
@@ -84,6 +86,7 @@ impl Dataset {
     pub fn normalization(&self) -> Normalization {
         match self {
             Dataset::Shapes => shapes::NORMALIZATION,
+            Dataset::Cifar10 => Normalization { mean: [0.4914, 0.4822, 0.4465], std: [0.2470, 0.2435, 0.2616] },
             Dataset::Cifar100 => Normalization { mean: [0.5071, 0.4866, 0.4409], std: [0.2673, 0.2564, 0.2762] },
             Dataset::TinyImageNet | Dataset::Folder(_) | Dataset::Hub(_) => IMAGENET,
         }
@@ -93,6 +96,7 @@ impl Dataset {
     pub fn official_counts(&self) -> Option<(usize, usize, usize)> {
         match self {
             Dataset::Shapes => Some((10, shapes::count(Split::Train), shapes::count(Split::Test))),
+            Dataset::Cifar10 => Some((10, 50_000, 10_000)),
             Dataset::Cifar100 => Some((100, 50_000, 10_000)),
             Dataset::TinyImageNet => Some((200, 100_000, 10_000)),
             Dataset::Folder(_) | Dataset::Hub(_) => None,
@@ -117,6 +121,7 @@ impl fmt::Display for Dataset {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Dataset::Shapes => f.write_str("shapes"),
+            Dataset::Cifar10 => f.write_str("cifar10"),
             Dataset::Cifar100 => f.write_str("cifar100"),
             Dataset::TinyImageNet => f.write_str("tinyimagenet"),
             Dataset::Folder(path) => write!(f, "{FOLDER}{}", path.display()),

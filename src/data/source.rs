@@ -42,7 +42,8 @@ pub fn load(dataset: &Dataset, split: Split, image_size: usize, data_dir: Option
     dataset.check_size(image_size)?;
     match dataset {
         Dataset::Shapes => Ok(shapes::generate(split)),
-        Dataset::Cifar100 => cifar::Source::find(&data_root(data_dir)?)?.load(split),
+        Dataset::Cifar10 => cifar::CIFAR10.find(&data_root(data_dir)?)?.load(split),
+        Dataset::Cifar100 => cifar::CIFAR100.find(&data_root(data_dir)?)?.load(split),
         Dataset::TinyImageNet => tiny_imagenet::Folder::find(&data_root(data_dir)?)?.load(split),
         Dataset::Folder(_) | Dataset::Hub(_) => usage!("{dataset}: this build does not read such a set"),
     }

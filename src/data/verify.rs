@@ -67,11 +67,8 @@ pub fn info(dataset: &Dataset, image_size: usize, data_dir: Option<&Path>) -> Re
     dataset.check_size(image_size)?;
     let (source, classes, images) = match dataset {
         Dataset::Shapes => ("built in".into(), shapes::classes(), Split::ALL.map(shapes::count)),
-        Dataset::Cifar100 => {
-            let source = cifar::Source::find(&data_root(data_dir)?)?;
-            let images = [source.count(Split::Train)?, source.count(Split::Test)?];
-            (source.path().display().to_string(), source.classes()?, images)
-        }
+        Dataset::Cifar10 => in_cifar(cifar::CIFAR10.find(&data_root(data_dir)?)?)?,
+        Dataset::Cifar100 => in_cifar(cifar::CIFAR100.find(&data_root(data_dir)?)?)?,
         Dataset::TinyImageNet => {
             let folder = tiny_imagenet::Folder::find(&data_root(data_dir)?)?;
             let images = [folder.count(Split::Train)?, folder.count(Split::Test)?];
@@ -97,6 +94,13 @@ pub fn info(dataset: &Dataset, image_size: usize, data_dir: Option<&Path>) -> Re
     }
     let (dataset, normalization) = (dataset.clone(), dataset.normalization());
     Ok(Info { dataset, source, image_size, normalization, splits, notes, classes })
+}
+
+/// Place, classes and images of both splits.
+fn in_cifar(source: cifar::Source) -> Result<(String, Vec<Class>, [usize; 2])> {
+    let (train, test) = (source.contents(Split::Train)?, source.contents(Split::Test)?);
+    let images = [train.images(), test.images()];
+    Ok((source.path().display().to_string(), train.classes, images))
 }
 
 /// The number of classes, from the official set's figures or else by looking at the folder.

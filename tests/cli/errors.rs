@@ -9,7 +9,7 @@ fn what_cannot_be_meant_is_a_usage_error() {
     let place = Place::new();
     for (args, expected) in [
         ("train --dataset cifar", "cifar100"),
-        ("train --preset fast", "shapes, cifar100"),
+        ("train --preset fast", "shapes, cifar10, cifar10-cpu, cifar100"),
         ("train --set unet.chanels=64", "unet.channels"),
         ("train --set unet.channels=many", "unet.channels"),
         ("train --set unet.channels", "KEY=VALUE"),

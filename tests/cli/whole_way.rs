@@ -83,7 +83,7 @@ fn an_image_depends_on_seed_class_and_index_alone() {
 #[test]
 fn dry_run_touches_nothing() {
     let place = Place::new();
-    for dataset in ["shapes", "cifar100", "tinyimagenet"] {
+    for dataset in ["shapes", "cifar10", "cifar100", "tinyimagenet"] {
         let plan = place.json(&format!("train --dry-run --dataset {dataset}"));
         assert!(plan["unet_parameters"].as_u64().unwrap() > 100_000);
         assert!(plan["unet_forward_flops_per_image"].as_u64().unwrap() > 10_000_000);
