@@ -17,7 +17,7 @@ pub enum Error {
     /// A tensor operation failed, which no input should be able to cause: exit code 1.
     #[error("tensor operation failed: {0}")]
     Tensor(#[from] candle_core::Error),
-    /// Ctrl-C or SIGTERM, after the work so far was saved: exit code 130.
+    /// Ctrl-C, SIGTERM or SIGHUP, after the work so far was saved: exit code 130, 143 or 129.
     #[error("interrupted")]
     Interrupted,
 }
@@ -25,11 +25,11 @@ pub enum Error {
 pub type Result<T> = std::result::Result<T, Error>;
 
 impl Error {
-    /// The process's exit code: 1 failure, 2 usage, 130 interrupted.
+    /// The process's exit code: 1 failure, 2 usage, 128 and the signal's number where one ended the work.
     pub fn exit_code(&self) -> u8 {
         match self {
             Error::Usage(_) => 2,
-            Error::Interrupted => 130,
+            Error::Interrupted => crate::interrupt::exit_code(),
             _ => 1,
         }
     }

@@ -1,11 +1,12 @@
 //! Writing files so that a crash or a full disk leaves either the old content or the new, never a part; and locks.
 
 use std::fs::{self, File, TryLockError};
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 use std::path::Path;
 
 use crate::error::{AtPath, Error, Result};
 use crate::fail;
+use crate::progress::say;
 
 /// Replaces the file at `path` with `bytes`: a temporary file beside it is written, synced and renamed into place, then
 /// the folder is synced. The folder must exist.
@@ -29,16 +30,35 @@ pub fn write_atomic(path: &Path, bytes: &[u8]) -> Result<()> {
 /// frees it when the process ends, in whatever way. An error if another process holds it: `busy` says what that one does.
 pub fn lock(path: &Path, busy: &str) -> Result<File> {
     loop {
-        let file = File::create(path).at(path)?;
+        // Not truncated: until the lock is taken, the file names the process that holds it.
+        let mut file = File::options().create(true).append(true).open(path).at(path)?;
         match file.try_lock() {
-            Ok(()) if is_at(&file, path) => return Ok(file),
-            Ok(()) => {} // its holder removed the file in the meantime; take the new one
+            Ok(()) if !is_at(&file, path) => continue, // its holder removed the file in the meantime; take the new one
+            Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
-                fail!("{}: another process {busy}; wait for it to end", folder_of(path).display())
+                let holder = fs::read_to_string(path).unwrap_or_default();
+                let place = folder_of(path).display();
+                fail!("{place}: another process{holder} {busy}; wait for it to end, or stop it")
+            }
+            Err(TryLockError::Error(e)) if e.kind() == ErrorKind::Unsupported => {
+                let place = folder_of(path).display();
+                say(&format!(
+                    "warning: {place}: this file system has no locks; see to it that no other process {busy}"
+                ));
             }
             Err(TryLockError::Error(e)) => return Err(Error::Io { path: path.into(), source: e }),
         }
+        // Only the message above needs it, so a full disk is no reason to stop.
+        let _ = file.set_len(0).and_then(|()| file.write_all(this_process().as_bytes()));
+        return Ok(file);
     }
+}
+
+/// " (1234 on host)", or without the host where the system does not tell.
+fn this_process() -> String {
+    let host = fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    let host = if host.trim().is_empty() { String::new() } else { format!(" on {}", host.trim()) };
+    format!(" ({}{host})", std::process::id())
 }
 
 /// Whether the open `file` is the one that `path` names. Systems without inodes don't remove open files.
@@ -103,7 +123,8 @@ mod tests {
         let path = folder.path().join(".lock");
         let held = lock(&path, "is counting").unwrap();
         let error = lock(&path, "is counting").unwrap_err().to_string();
-        assert!(error.contains("another process is counting"), "{error}");
+        let holder = format!("another process ({}", std::process::id());
+        assert!(error.contains(&holder) && error.contains("is counting"), "{error}");
         drop(held);
         let held = lock(&path, "is counting").unwrap();
         fs::remove_file(&path).unwrap();
