@@ -11,6 +11,11 @@ use crate::progress::say;
 /// Replaces the file at `path` with `bytes`: a temporary file beside it is written, synced and renamed into place, then
 /// the folder is synced. The folder must exist.
 pub fn write_atomic(path: &Path, bytes: &[u8]) -> Result<()> {
+    write_atomic_with(path, |file| file.write_all(bytes))
+}
+
+/// As [`write_atomic`], for content that is written bit by bit.
+pub fn write_atomic_with(path: &Path, content: impl FnOnce(&mut File) -> std::io::Result<()>) -> Result<()> {
     let folder = folder_of(path);
     let mut builder = tempfile::Builder::new();
     builder.prefix(".tmp-");
@@ -20,7 +25,7 @@ pub fn write_atomic(path: &Path, bytes: &[u8]) -> Result<()> {
         builder.permissions(fs::Permissions::from_mode(0o666)); // less the umask, like any new file
     }
     let mut temporary = builder.tempfile_in(folder).at(path)?;
-    temporary.write_all(bytes).at(path)?;
+    content(temporary.as_file_mut()).at(path)?;
     temporary.as_file().sync_all().at(path)?;
     temporary.persist(path).map_err(|failed| failed.error).at(path)?;
     sync_folder(folder)

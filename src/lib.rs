@@ -7,7 +7,7 @@
 //!   -> VAE trains -> latents cached + their mean/std    stages (models::vae, train)
 //!   -> UNet trains on latents (+ EMA)                   stages (models::unet, diffusion, train)
 //!   -> sampler: noise of (seed, class, index) -> latent stages (diffusion::samplers)
-//!   -> VAE decodes -> DistilledSet                      distilled
+//!   -> VAE decodes -> DistilledSet                      distilled (formats: other programs' files, out and in)
 //!   -> the same ImageSet type -> students -> eval.json  eval
 //! ```
 //!
@@ -24,6 +24,7 @@ pub mod diffusion;
 pub mod distilled;
 pub mod error;
 pub mod eval;
+pub mod formats;
 pub mod fs;
 pub mod interrupt;
 pub mod models;

@@ -12,6 +12,7 @@ const FORBIDDEN: &[(&str, &[&str])] = &[
     ("train", &["models", "diffusion", "data", "stages", "eval", "commands", "config"]),
     ("data", &["ops", "nn", "models", "diffusion", "train", "stages", "eval", "commands", "config"]),
     ("distilled", &["ops", "nn", "models", "diffusion", "train", "stages", "eval", "commands", "config"]),
+    ("formats", &["ops", "nn", "models", "diffusion", "train", "stages", "eval", "commands", "config"]),
     ("eval", &["diffusion", "stages", "commands", "config"]),
     ("config", &["commands", "stages", "eval", "ops"]),
     ("stages", &["commands", "eval"]),

@@ -4,6 +4,7 @@ mod bench;
 mod common;
 mod data;
 mod eval;
+mod exchange;
 mod inspect;
 mod run;
 mod sample;
@@ -14,6 +15,7 @@ pub use bench::BenchArgs;
 pub use common::{Common, Configuring, DType};
 pub use data::{DataAction, DataActionArgs, DataArgs};
 pub use eval::{EvalArgs, EvalSplit, Judging};
+pub use exchange::ExportArgs;
 pub use inspect::InspectArgs;
 pub use run::RunArgs;
 pub use sample::{SampleArgs, Sampling};
@@ -45,6 +47,8 @@ pub enum Command {
     Run(RunArgs),
     /// Show what is in a run, a checkpoint, a weights file or a distilled set
     Inspect(InspectArgs),
+    /// Write a distilled set in another program's format
+    Export(ExportArgs),
     /// Describe a data set, or check every image of it
     Data(DataArgs),
     /// Measure training and sampling speed on this machine
@@ -64,6 +68,7 @@ impl Command {
             Command::Eval(args) => Some(&args.common),
             Command::Run(args) => Some(&args.common),
             Command::Inspect(args) => Some(&args.common),
+            Command::Export(args) => Some(&args.common),
             Command::Data(DataArgs { action: DataAction::Info(args) | DataAction::Verify(args) }) => Some(&args.common),
             Command::Bench(args) => Some(&args.common),
             Command::Completions(_) | Command::Man(_) => None,

@@ -5,6 +5,7 @@ mod completions;
 mod data;
 mod dry_run;
 mod eval;
+mod export;
 mod inspect;
 mod man;
 mod resolve;
@@ -33,6 +34,7 @@ pub fn run(command: &Command, console: &Console) -> Result<()> {
         Command::Eval(args) => eval::run(args, console),
         Command::Run(args) => run::run(args, console),
         Command::Inspect(args) => inspect::run(args),
+        Command::Export(args) => export::run(args),
         Command::Data(args) => data::run(&args.action),
         Command::Bench(args) => bench::run(args, console),
         Command::Completions(args) => completions::run(args),
