@@ -1,5 +1,7 @@
 //! The one error type. Every message names the subject, what was expected, what was found and the remedy.
 
+use std::cell::Cell;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
 /// Why a command ended early; `main` turns it into the exit code.
@@ -56,6 +58,23 @@ impl<T> AtPath<T> for std::io::Result<T> {
     fn at(self, path: &Path) -> Result<T> {
         self.map_err(|source| Error::Io { path: path.to_path_buf(), source })
     }
+}
+
+thread_local! {
+    static GUARDED: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Runs code of others that panics on some damaged files where this program owes an error; `None` if it did.
+pub fn guard<T>(work: impl FnOnce() -> T) -> Option<T> {
+    let before = GUARDED.replace(true);
+    let done = catch_unwind(AssertUnwindSafe(work));
+    GUARDED.set(before);
+    done.ok()
+}
+
+/// Whether a panic of this thread is one that [`guard`] waits for, and so nothing to report.
+pub fn is_guarded() -> bool {
+    GUARDED.get()
 }
 
 /// Returns early with [`Error::Usage`], formatted.

@@ -3,6 +3,7 @@
 pub mod cifar;
 mod dataset;
 pub mod shapes;
+pub mod parquet;
 mod source;
 pub mod tiny_imagenet;
 mod verify;
