@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use distill::cli::{Cli, Common};
-use distill::error::Error;
+use distill::error::{Error, is_guarded};
 use distill::progress::{Console, Verbosity, say};
 use distill::{commands, interrupt};
 
@@ -28,7 +28,11 @@ fn keep_freed_pages() {
 fn main() -> ExitCode {
     keep_freed_pages();
     let cli = Cli::parse();
-    panic::set_hook(Box::new(|info| say(&format!("internal error, please report it: {info}"))));
+    panic::set_hook(Box::new(|info| {
+        if !is_guarded() {
+            say(&format!("internal error, please report it: {info}"));
+        }
+    }));
     let console = Console::new(cli.command.common().map_or(Verbosity::Normal, Common::verbosity));
     let run = || interrupt::install().and_then(|()| commands::run(&cli.command, &console));
     let fault = |_| Err(Error::Failed("this is a fault of the program; please report the message above".into()));

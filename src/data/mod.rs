@@ -2,8 +2,8 @@
 
 pub mod cifar;
 mod dataset;
-pub mod shapes;
 pub mod parquet;
+pub mod shapes;
 mod source;
 pub mod tiny_imagenet;
 mod verify;

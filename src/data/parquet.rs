@@ -58,7 +58,8 @@ impl ParquetImages {
     /// Calls `row` with each image's encoded bytes (PNG, JPEG) and its label, in the file's order.
     pub fn for_each(&self, mut row: impl FnMut(&[u8], i64) -> Result<()>) -> Result<()> {
         let schema = self.reader.metadata().file_metadata().schema();
-        let wanted = schema.get_fields().iter().filter(|column| [&self.image, &self.label].contains(&&column.name().into()));
+        let wanted =
+            schema.get_fields().iter().filter(|column| [&self.image, &self.label].contains(&&column.name().into()));
         let projection = Type::group_type_builder(schema.name()).with_fields(wanted.cloned().collect()).build();
         let rows = guarded(&self.path, || self.reader.get_row_iter(Some(projection?)))?;
         let mut rows = rows.enumerate();

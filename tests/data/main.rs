@@ -2,6 +2,7 @@
 
 mod cifar;
 mod names;
+mod parquet;
 mod real;
 mod shapes;
 mod tiny_imagenet;
