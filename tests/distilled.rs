@@ -54,7 +54,7 @@ fn assert_message(error: &Error, exit_code: u8, words: &[&str]) {
 fn puts_images_in_order_of_class() {
     let set = set();
     assert!(set.images.labels.is_sorted());
-    assert_eq!((set.images_per_class(), set.ipc()), (vec![2; 10], 2));
+    assert_eq!((set.listing().images_per_class(), set.listing().ipc()), (vec![2; 10], 2));
     // Class 0 was given as images 10 and 0 of the source, in that order.
     assert_eq!(set.indices[..2], [110, 100]);
     let source = load(&Dataset::Shapes, Split::Test, 32, None).unwrap();
@@ -116,6 +116,17 @@ fn reads_back_from_the_folder_and_from_the_file() {
 }
 
 #[test]
+fn the_tensor_file_is_the_one_that_the_safetensors_library_writes() {
+    let root = tempfile::tempdir().unwrap();
+    set().write(&root.path().join("set"), false).unwrap();
+    let bytes = fs::read(root.path().join("set/distilled.safetensors")).unwrap();
+    let (_, metadata) = SafeTensors::read_metadata(&bytes).unwrap();
+    let tensors = SafeTensors::deserialize(&bytes).unwrap();
+    let both = ["images", "labels"].map(|name| (name, tensors.tensor(name).unwrap()));
+    assert!(safetensors::serialize(both, metadata.metadata().clone()).unwrap() == bytes);
+}
+
+#[test]
 fn writing_twice_gives_the_same_bytes() {
     let root = tempfile::tempdir().unwrap();
     let [a, b] = ["a", "b"].map(|name| root.path().join(name));
@@ -132,7 +143,7 @@ fn a_subset_of_classes_keeps_the_labels_and_the_whole_class_list() {
     set.write(&root.path().join("set"), false).unwrap();
     let read = DistilledSet::read(&root.path().join("set")).unwrap();
     assert_eq!(read.images.labels, [3, 7, 7]);
-    assert_eq!((read.images.classes.len(), read.images_per_class()[7], read.ipc()), (10, 2, 2));
+    assert_eq!((read.images.classes.len(), read.listing().images_per_class()[7], read.listing().ipc()), (10, 2, 2));
     let mut folders: Vec<_> =
         fs::read_dir(root.path().join("set/train")).unwrap().map(|e| e.unwrap().file_name()).collect();
     folders.sort();
@@ -142,19 +153,20 @@ fn a_subset_of_classes_keeps_the_labels_and_the_whole_class_list() {
 
 #[test]
 fn class_names_become_safe_folder_names() {
-    // The last two would be taken for splits by Hugging Face's image folder, and loaded twice.
+    // The last three would be taken for splits by Hugging Face's image folder, and loaded twice.
     let cases = [
         ("apple", "000_apple"),
         ("../Pop bottle/é", "001____pop_bottle__"),
         ("trainer", "002_trainer"),
         ("train", "003_trainclass"),
         ("bullet train", "004_bullet_trainclass"),
+        ("Test2, val.", "005_testclass2__valclass_"),
     ];
     let classes = cases.map(|(name, _)| Class { name: name.into(), id: name.into() }).to_vec();
-    let images = ImageSet { pixels: vec![9; 60], labels: vec![0, 1, 2, 3, 4], size: 2, classes: Arc::new(classes) };
+    let images = ImageSet { pixels: vec![9; 72], labels: vec![0, 1, 2, 3, 4, 5], size: 2, classes: Arc::new(classes) };
     let root = tempfile::tempdir().unwrap();
     let folder = root.path().join("set");
-    DistilledSet::new(images, vec![0; 5], provenance()).unwrap().write(&folder, false).unwrap();
+    DistilledSet::new(images, vec![0; 6], provenance()).unwrap().write(&folder, false).unwrap();
     for (_, name) in cases {
         assert!(folder.join("train").join(name).join("0000.png").is_file(), "{name}");
     }
@@ -208,11 +220,11 @@ fn a_folder_without_write_permission_is_named() {
 fn other_classes_are_noticed() {
     let set = set();
     let mut classes = set.images.classes.to_vec();
-    set.check_classes(&classes).unwrap();
+    set.listing().check_classes(&classes).unwrap();
     classes.swap(2, 3);
-    assert_message(&set.check_classes(&classes).unwrap_err(), 1, &["label 2", "triangle", "cross"]);
+    assert_message(&set.listing().check_classes(&classes).unwrap_err(), 1, &["label 2", "triangle", "cross"]);
     classes.pop();
-    assert_message(&set.check_classes(&classes).unwrap_err(), 1, &["10 classes", "9"]);
+    assert_message(&set.listing().check_classes(&classes).unwrap_err(), 1, &["10 classes", "9"]);
 }
 
 #[test]

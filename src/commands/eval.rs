@@ -11,7 +11,7 @@ use super::{print, to_json};
 use crate::cli::{Common, EvalArgs, EvalSplit, Judging};
 use crate::config::{Config, Layers, default_preset};
 use crate::data::{self, Dataset, ImageSet, Split};
-use crate::distilled::DistilledSet;
+use crate::distilled::{self, DistilledSet};
 use crate::error::{AtPath, Error, Result};
 use crate::eval::{Evaluation, Origin, Protocol, StudentKind, Trial, evaluate};
 use crate::fs::write_atomic;
@@ -128,8 +128,8 @@ impl Subject {
         if args.ipc.is_some() {
             usage!("--ipc: a distilled set is judged whole; sample another with `distill sample --ipc N`");
         }
-        let set = DistilledSet::read(path)?;
-        let (dataset, image_size) = (set.provenance.dataset, set.images.size);
+        let set = distilled::open(path)?.listing;
+        let (dataset, image_size) = (set.provenance.dataset, set.size);
         if let Some(other) = args.dataset.as_ref().filter(|d| **d != dataset) {
             usage!("--dataset {other}: {} was made from {dataset}; drop --dataset", path.display());
         }
@@ -176,11 +176,11 @@ impl Subject {
     }
 
     /// The images, given the real ones that they may be drawn from.
-    fn images(&self, real: &ImageSet, judge: &Judge, console: &Console) -> Result<ImageSet> {
+    fn images(&self, real: ImageSet, judge: &Judge, console: &Console) -> Result<ImageSet> {
         let (seed, common) = (judge.seed, judge.common);
         match &self.source {
             Source::Distilled(path) => Ok(DistilledSet::read(path)?.images),
-            Source::Real => Ok(real.clone()),
+            Source::Real => Ok(real),
             Source::RandomReal(ipc) => real.random_per_class(*ipc as usize, seed),
             Source::Reconstructed(ipc, run) => {
                 let device = common.device.open()?;
@@ -237,8 +237,7 @@ impl<'a> Judge<'a> {
         if learned && self.split == EvalSplit::Heldout && !subject.config.train.hold_out {
             console.warn("the model has seen the held-out images; train one with --set train.hold_out=true");
         }
-        let images = subject.images(&train, self, console)?;
-        drop(train);
+        let images = subject.images(train, self, console)?;
         let normalization = dataset.normalization();
         let trial = Trial {
             student: self.student,

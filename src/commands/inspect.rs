@@ -8,7 +8,6 @@ use serde_json::{Value, json};
 
 use super::{print, to_json};
 use crate::cli::InspectArgs;
-use crate::distilled::DistilledSet;
 use crate::error::{AtPath, Error, Result};
 use crate::fail;
 use crate::run_dir::RunDir;
@@ -79,12 +78,12 @@ fn checkpoint(folder: &Path) -> Result<Value> {
 }
 
 fn distilled(path: &Path) -> Result<Value> {
-    let set = DistilledSet::read(path)?;
-    let counts: Vec<usize> = set.images.by_class().iter().map(Vec::len).collect();
+    let set = crate::distilled::open(path)?.listing;
+    let counts = set.images_per_class();
     Ok(json!({
         "kind": "distilled set",
-        "images": set.images.len(),
-        "size": set.images.size,
+        "images": set.len(),
+        "size": set.size,
         "classes": counts.len(),
         "classes_with_images": counts.iter().filter(|&&n| n > 0).count(),
         "most_images_of_a_class": counts.iter().max(),

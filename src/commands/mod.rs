@@ -3,6 +3,7 @@
 mod bench;
 mod completions;
 mod data;
+mod draw;
 mod dry_run;
 mod eval;
 mod export;

@@ -1,22 +1,21 @@
 //! `distill sample`: a distilled set from a trained run.
 
-use std::cell::Cell;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Instant;
 
 use candle_core::Device;
 use serde::Serialize;
 use serde_json::json;
 use sha2::{Digest, Sha256};
 
+use super::draw::Drawing;
 use super::dry_run::dry_run;
 use super::resolve::hex;
 use super::{print, to_json};
 use crate::cli::{Common, SampleArgs, Sampling as SamplingArgs};
 use crate::config::{Config, Layers, Override};
-use crate::data::{Class, ImageSet};
-use crate::distilled::{DistilledSet, Provenance, check_place};
+use crate::data::Class;
+use crate::distilled::{Listing, Provenance, Staging};
 use crate::error::Result;
 use crate::models::unet::UNet;
 use crate::models::vae::Vae;
@@ -25,7 +24,7 @@ use crate::progress::{Console, duration};
 use crate::run_dir::RunDir;
 use crate::stages::{Generator, LatentStatistics, ModelCard, Sampling};
 use crate::train::load_weights;
-use crate::{fail, interrupt, usage};
+use crate::{fail, usage};
 
 pub fn run(args: &SampleArgs, console: &Console) -> Result<()> {
     let run = RunDir::open(args.run.as_deref().unwrap_or(&args.common.out))?;
@@ -77,7 +76,7 @@ pub fn sample(run: &RunDir, config: &Config, args: &SampleArgs, console: &Consol
     let trained = Trained::load(run, &args.common)?;
     let classes = chosen_classes(&args.classes, &trained.classes)?;
     let target = run.distilled().join(set_name(args, config, seed, &classes, trained.classes.len())?);
-    check_place(&target, args.overwrite)?; // now, not after minutes of sampling
+    let staging = Staging::open(&target, args.overwrite)?; // a taken place is refused now, not after minutes of sampling
     console.log_to(&run.log())?;
     console.info(format!(
         "sampling from {}: {} images of each of {} classes, {} steps, guidance {}",
@@ -89,63 +88,46 @@ pub fn sample(run: &RunDir, config: &Config, args: &SampleArgs, console: &Consol
     ));
     let named: Vec<(u32, u32)> =
         classes.iter().flat_map(|&class| (0..args.sampling.ipc).map(move |index| (class, index))).collect();
-    let start = Instant::now();
-    let pixels = draw(&trained, config, &Sampling::of(config, seed), &named, console)?;
-    let seconds = start.elapsed().as_secs_f64();
-    let images = ImageSet {
-        pixels,
-        labels: named.iter().map(|&(class, _)| class as u16).collect(),
-        size: config.image_size,
-        classes: Arc::new(trained.classes.clone()),
+    let drawing = Drawing {
+        generator: trained.generator(),
+        sampling: Sampling::of(config, seed),
+        named: &named,
+        batch_size: config.sampler.batch_size,
     };
+    let (batches, other) = staging.batches(&drawing.plan(run)?)?;
+    if let Some(key) = other {
+        console.warn(format!("{}: was begun with another {key}; its images are drawn anew", target.display()));
+    }
+    let drawn = drawing.draw(&batches, console)?;
+    let listing = listing(run, config, args, &trained, &named);
+    staging.finish(&listing, &mut drawing.pixels(&batches, console))?;
+    Ok(Summary {
+        distilled: target.display().to_string(),
+        images: named.len(),
+        seconds: drawn.seconds,
+        images_per_second: drawn.images as f64 / drawn.seconds,
+    })
+}
+
+/// What the set lists, images named by (class, index within the class).
+fn listing(run: &RunDir, config: &Config, args: &SampleArgs, trained: &Trained, named: &[(u32, u32)]) -> Listing {
     let sampler = &config.sampler;
     let details = json!({
         "run": run.name(), "sampler": "ddim", "steps": sampler.steps, "guidance": sampler.guidance, "eta": sampler.eta,
         "ipc": args.sampling.ipc, "distill": env!("CARGO_PKG_VERSION"), "unet_steps": trained.steps,
     });
-    let provenance = Provenance {
-        dataset: config.dataset.clone(),
-        method: "sampled from a class-conditional latent diffusion model with DDIM".into(),
-        seed,
-        details: details.as_object().cloned().unwrap_or_default(),
-    };
-    let indices = named.iter().map(|&(_, index)| index).collect();
-    DistilledSet::new(images, indices, provenance)?.write(&target, args.overwrite)?;
-    Ok(Summary {
-        distilled: target.display().to_string(),
-        images: named.len(),
-        seconds,
-        images_per_second: named.len() as f64 / seconds,
-    })
-}
-
-/// All images in batches: (N, H, W, 3) bytes.
-fn draw(
-    trained: &Trained,
-    config: &Config,
-    sampling: &Sampling,
-    named: &[(u32, u32)],
-    console: &Console,
-) -> Result<Vec<u8>> {
-    let generator = trained.generator();
-    let batch_size = config.sampler.batch_size;
-    let steps = (named.len().div_ceil(batch_size) * sampling.steps) as u64;
-    let bar = console.bar("sampling", 0, steps);
-    let done = Cell::new(0);
-    let mut pixels = Vec::new();
-    for batch in named.chunks(batch_size) {
-        let drawn = |step: usize| (batch.len() * step / sampling.steps) as u64;
-        let step = Cell::new(0);
-        let on_step = || {
-            interrupt::check()?;
-            step.set(step.get() + 1);
-            done.set(done.get() + 1);
-            bar.update(done.get(), drawn(step.get()) - drawn(step.get() - 1), None);
-            Ok(())
-        };
-        pixels.extend(generator.sample(batch, sampling, &on_step)?);
+    Listing {
+        labels: named.iter().map(|&(class, _)| class as u16).collect(),
+        indices: named.iter().map(|&(_, index)| index).collect(),
+        size: config.image_size,
+        classes: Arc::new(trained.classes.clone()),
+        provenance: Provenance {
+            dataset: config.dataset.clone(),
+            method: "sampled from a class-conditional latent diffusion model with DDIM".into(),
+            seed: args.common.seed.unwrap_or(0),
+            details: details.as_object().cloned().unwrap_or_default(),
+        },
     }
-    Ok(pixels)
 }
 
 /// The autoencoder of a run, and the description that stands beside it.

@@ -2,16 +2,16 @@
 
 use std::fmt::Write;
 
-use super::{DistilledSet, Provenance};
+use super::{Listing, Provenance};
 use crate::data::Dataset;
 
 /// The whole card.
-pub fn card(set: &DistilledSet) -> String {
+pub fn card(set: &Listing) -> String {
     format!("{}{}{}{}", front_matter(set), what_it_is(set), HOW_TO_LOAD, classes(set))
 }
 
-fn front_matter(set: &DistilledSet) -> String {
-    let size = match set.images.len() {
+fn front_matter(set: &Listing) -> String {
+    let size = match set.len() {
         0..1_000 => "n<1K",
         1_000..10_000 => "1K<n<10K",
         10_000..100_000 => "10K<n<100K",
@@ -25,7 +25,7 @@ fn front_matter(set: &DistilledSet) -> String {
     )
 }
 
-fn what_it_is(set: &DistilledSet) -> String {
+fn what_it_is(set: &Listing) -> String {
     let Provenance { dataset, method, seed, .. } = &set.provenance;
     let counts = set.images_per_class();
     let present = counts.iter().filter(|&&n| n > 0).count();
@@ -42,8 +42,8 @@ fn what_it_is(set: &DistilledSet) -> String {
          For training: divide by 255, subtract the mean {mean:?}, divide by the standard deviation {std:?}.\n\n\
          ```json\n{details}\n```\n",
         title = dataset.title(),
-        n = set.images.len(),
-        size = set.images.size,
+        n = set.len(),
+        size = set.size,
         ipc = set.ipc(),
         all = counts.len(),
         version = env!("CARGO_PKG_VERSION"),
@@ -83,9 +83,9 @@ with safe_open("FOLDER/distilled.safetensors", "pt") as file:
 otherwise take the label from the folder's leading number.
 "#;
 
-fn classes(set: &DistilledSet) -> String {
+fn classes(set: &Listing) -> String {
     let mut text = String::from("\n## Classes\n\n| label | class | id | images |\n| --- | --- | --- | --- |\n");
-    for (label, (class, count)) in set.images.classes.iter().zip(set.images_per_class()).enumerate() {
+    for (label, (class, count)) in set.classes.iter().zip(set.images_per_class()).enumerate() {
         let _ = writeln!(text, "| {label} | {} | {} | {count} |", class.name, class.id); // a String never refuses
     }
     text

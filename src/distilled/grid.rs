@@ -5,7 +5,7 @@ use image::{Rgb, RgbImage};
 use crate::data::ImageSet;
 
 /// Columns of images for a class, at most.
-const COLUMNS: usize = 10;
+pub const COLUMNS: usize = 10;
 /// Pixels: the width that side-by-side blocks may fill, and the height above which they are begun.
 const SIDE: usize = 1000;
 const GAP: usize = 1;

@@ -1,18 +1,18 @@
-//! Writing a distilled folder: built beside its place, synced, then renamed into it.
+//! Writing the files of a distilled set as its pixels come: no more of them is held than one chunk and the grid's.
 
-use std::fs;
-use std::io::Cursor;
+use std::fs::{self, File};
+use std::io::{BufWriter, Cursor, Write};
 use std::path::Path;
 
-use image::ImageFormat;
+use image::{ExtendedColorType, ImageFormat};
 use rayon::prelude::*;
 use serde::Serialize;
-use tempfile::TempDir;
 
-use super::{DistilledSet, TENSOR_FILE, card, class_folder, grid, image_files, tensor_file};
+use super::names::FileNames;
+use super::{Listing, TENSOR_FILE, card, grid, tensor_file};
+use crate::data::ImageSet;
 use crate::error::{AtPath, Error, Result};
-use crate::fs::{folder_of, sync_folder, sync_tree};
-use crate::{fail, usage};
+use crate::{fail, interrupt};
 
 /// A line of `manifest.jsonl`.
 #[derive(Serialize)]
@@ -25,110 +25,107 @@ struct Line<'a> {
     index: u32,
 }
 
-impl DistilledSet {
-    /// Writes the whole set to `folder`, which appears complete or not at all.
-    ///
-    /// A folder that holds anything is refused, unless `overwrite` is given and it is a distilled folder: that one is
-    /// moved aside, and only removed when the new one stands in its place.
-    pub fn write(&self, folder: &Path, overwrite: bool) -> Result<()> {
-        check_place(folder, overwrite)?;
-        let parent = folder_of(folder);
-        let refused = |e: std::io::Error| {
-            Error::Failed(format!(
-                "cannot write to {}: {e}; change its permissions, or choose another --run",
-                parent.display()
-            ))
-        };
-        fs::create_dir_all(parent).map_err(refused)?;
-        let staging = tempfile::Builder::new().prefix(".distilled-").tempdir_in(parent).map_err(refused)?;
-        let new = staging.path().join("new");
-        fs::create_dir(&new).at(&new)?;
-        self.write_files(&new)?;
-        sync_tree(&new)?;
-        put_in_place(staging, folder)?;
-        sync_folder(parent)
+/// Writes the files into `folder`, which must be empty. `chunks` give the listing's images in its order, some at a time:
+/// (n, H, W, 3).
+pub fn write_files(folder: &Path, listing: &Listing, chunks: &mut dyn Iterator<Item = Result<Vec<u8>>>) -> Result<()> {
+    let mut files = Files::create(folder, listing)?;
+    for chunk in chunks {
+        interrupt::check()?;
+        files.add(&chunk?)?;
     }
+    files.finish()
+}
 
-    fn write_files(&self, folder: &Path) -> Result<()> {
-        let images = &self.images;
-        for (label, count) in self.images_per_class().into_iter().enumerate() {
+/// A distilled folder that is being written.
+struct Files<'a> {
+    folder: &'a Path,
+    listing: &'a Listing,
+    names: FileNames,
+    tensors: tensor_file::Writer,
+    manifest: BufWriter<File>,
+    /// Images of each class so far.
+    places: Vec<usize>,
+    /// The images of the grid.
+    shown: ImageSet,
+    /// Images so far.
+    done: usize,
+}
+
+impl<'a> Files<'a> {
+    fn create(folder: &'a Path, listing: &'a Listing) -> Result<Self> {
+        let names = FileNames::new(&listing.classes, listing.ipc());
+        for (label, count) in listing.images_per_class().into_iter().enumerate() {
             if count > 0 {
-                let class = folder.join("train").join(class_folder(&images.classes, label));
+                let class = folder.join(names.folder(label as u16));
                 fs::create_dir_all(&class).at(&class)?;
             }
         }
-        let files = image_files(self);
-        files.par_iter().enumerate().try_for_each(|(i, file)| {
-            let path = folder.join(file);
-            let (pixels, size) = (images.image(i), images.size as u32);
-            image::save_buffer_with_format(&path, pixels, size, size, image::ExtendedColorType::Rgb8, ImageFormat::Png)
+        let manifest = folder.join("manifest.jsonl");
+        let classes = listing.classes.clone();
+        Ok(Files {
+            folder,
+            listing,
+            names,
+            tensors: tensor_file::Writer::create(&folder.join(TENSOR_FILE), listing)?,
+            manifest: BufWriter::new(File::create(&manifest).at(&manifest)?),
+            places: vec![0; classes.len()],
+            shown: ImageSet { pixels: Vec::new(), labels: Vec::new(), size: listing.size, classes },
+            done: 0,
+        })
+    }
+
+    /// The next images.
+    fn add(&mut self, pixels: &[u8]) -> Result<()> {
+        let images: Vec<&[u8]> = pixels.chunks_exact(self.listing.image_len()).collect();
+        let Some(labels) = self.listing.labels.get(self.done..self.done + images.len()) else {
+            fail!("the set lists {} images, but more were given", self.listing.len());
+        };
+        let mut files = Vec::new();
+        for ((i, &label), image) in (self.done..).zip(labels).zip(&images) {
+            let place = self.places[usize::from(label)];
+            self.places[usize::from(label)] += 1;
+            let file = self.names.file(label, place);
+            self.describe(&file, label, self.listing.indices[i])?;
+            if place < grid::COLUMNS {
+                self.shown.pixels.extend_from_slice(image);
+                self.shown.labels.push(label);
+            }
+            files.push(file);
+        }
+        self.done += images.len();
+        self.tensors.images(pixels)?;
+        let size = self.listing.size as u32;
+        files.par_iter().zip(images).try_for_each(|(file, image)| {
+            let path = self.folder.join(file);
+            image::save_buffer_with_format(&path, image, size, size, ExtendedColorType::Rgb8, ImageFormat::Png)
                 .map_err(|e| Error::Failed(format!("{}: cannot be written ({e})", path.display())))
-        })?;
+        })
+    }
+
+    /// A line of the manifest.
+    fn describe(&mut self, file: &str, label: u16, index: u32) -> Result<()> {
+        let class = &self.listing.classes[usize::from(label)];
+        let seed = self.listing.provenance.seed;
+        let line = Line { file, label, class_name: &class.name, class_id: &class.id, seed, index };
+        let line = serde_json::to_string(&line).map_err(|e| Error::Failed(format!("manifest.jsonl: {e}")))?;
+        writeln!(self.manifest, "{line}").at(&self.folder.join("manifest.jsonl"))
+    }
+
+    fn finish(mut self) -> Result<()> {
+        if self.done != self.listing.len() {
+            fail!("the set lists {} images, but {} were given", self.listing.len(), self.done);
+        }
+        self.tensors.finish()?;
+        self.manifest.flush().at(&self.folder.join("manifest.jsonl"))?;
         let mut picture = Cursor::new(Vec::new());
-        grid(images)
+        grid(&self.shown)
             .write_to(&mut picture, ImageFormat::Png)
             .map_err(|e| Error::Failed(format!("grid.png: cannot be encoded ({e})")))?;
-        let contents = [
-            (TENSOR_FILE, tensor_file::encode(self)?),
-            ("manifest.jsonl", self.manifest(&files)?.into_bytes()),
-            ("README.md", card::card(self).into_bytes()),
-            ("grid.png", picture.into_inner()),
-        ];
-        for (name, bytes) in contents {
-            let path = folder.join(name);
+        for (name, bytes) in [("README.md", card::card(self.listing).into_bytes()), ("grid.png", picture.into_inner())]
+        {
+            let path = self.folder.join(name);
             fs::write(&path, bytes).at(&path)?;
         }
         Ok(())
     }
-
-    fn manifest(&self, files: &[String]) -> Result<String> {
-        let mut text = String::new();
-        for (i, file) in files.iter().enumerate() {
-            let label = self.images.labels[i];
-            let class = &self.images.classes[usize::from(label)];
-            let (seed, index) = (self.provenance.seed, self.indices[i]);
-            let line = Line { file, label, class_name: &class.name, class_id: &class.id, seed, index };
-            text += &serde_json::to_string(&line).map_err(|e| Error::Failed(format!("manifest.jsonl: {e}")))?;
-            text.push('\n');
-        }
-        Ok(text)
-    }
-}
-
-/// Refuses a place that holds something which writing would destroy.
-pub fn check_place(folder: &Path, overwrite: bool) -> Result<()> {
-    if !folder.exists() {
-        return Ok(());
-    }
-    if !folder.is_dir() {
-        usage!("{} is a file, expected a folder; choose another --name", folder.display());
-    }
-    if fs::read_dir(folder).at(folder)?.next().is_none() {
-        return Ok(());
-    }
-    if !overwrite {
-        usage!("{} exists and is not empty; replace it with --overwrite, or choose another --name", folder.display());
-    }
-    if !folder.join(TENSOR_FILE).is_file() {
-        usage!(
-            "{} holds something else than a distilled set and is left alone; choose another --name",
-            folder.display()
-        );
-    }
-    Ok(())
-}
-
-/// Renames `staging`/new to `folder`, moving what is there to `staging`/old, which goes with `staging` at the end.
-fn put_in_place(staging: TempDir, folder: &Path) -> Result<()> {
-    let (new, old) = (staging.path().join("new"), staging.path().join("old"));
-    let replaces = folder.exists();
-    if replaces {
-        fs::rename(folder, &old).at(folder)?;
-    }
-    let Err(error) = fs::rename(&new, folder) else { return Ok(()) };
-    if replaces && fs::rename(&old, folder).is_err() {
-        let kept = staging.keep();
-        fail!("{}: {error}; what was there is kept in {}", folder.display(), kept.join("old").display());
-    }
-    Err(error).at(folder)
 }

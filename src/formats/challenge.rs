@@ -14,7 +14,7 @@ pub const IPC: usize = 10;
 
 /// Refuses a set that does not have ten images of every class.
 pub fn check(set: &DistilledSet) -> Result<()> {
-    match set.images_per_class().into_iter().enumerate().find(|&(_, count)| count != IPC) {
+    match set.listing().images_per_class().into_iter().enumerate().find(|&(_, count)| count != IPC) {
         None => Ok(()),
         Some((label, count)) => usage!(
             "--format challenge: the challenge takes {IPC} images of every class, but the set has {count} of class {label} \
