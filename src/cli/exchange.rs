@@ -1,11 +1,12 @@
-//! Options of `export`, which writes other programs' formats.
+//! Options of `export` and `import`, which write and read other programs' formats.
 
 use std::path::PathBuf;
 
 use clap::Args;
 
 use super::Common;
-use crate::formats::Format;
+use crate::data::Dataset;
+use crate::formats::{Format, Pixels};
 
 #[derive(Args, Clone, Debug)]
 pub struct ExportArgs {
@@ -18,6 +19,32 @@ pub struct ExportArgs {
     #[arg(long, value_name = "PATH")]
     pub to: Option<PathBuf>,
     /// Replace what is there
+    #[arg(long)]
+    pub overwrite: bool,
+    #[command(flatten)]
+    pub common: Common,
+}
+
+#[derive(Args, Clone, Debug)]
+pub struct ImportArgs {
+    /// What to read
+    pub path: PathBuf,
+    /// Data set that the images stand for
+    #[arg(long, value_name = "NAME")]
+    pub dataset: Dataset,
+    /// What it is [default: guessed from its name]
+    #[arg(long, value_name = "FORMAT")]
+    pub format: Option<Format>,
+    /// What the numbers of a tensor mean [default: bytes for whole numbers; floating-point ones need it]
+    #[arg(long, value_name = "MEANING")]
+    pub pixels: Option<Pixels>,
+    /// PyTorch file of the labels [default: in the file itself, or labels*.pt beside images*.pt]
+    #[arg(long, value_name = "FILE")]
+    pub labels: Option<PathBuf>,
+    /// Name of the distilled set's folder [default: the file's name]
+    #[arg(long, value_name = "NAME")]
+    pub name: Option<String>,
+    /// Replace a set of the same name
     #[arg(long)]
     pub overwrite: bool,
     #[command(flatten)]

@@ -15,7 +15,7 @@ pub use bench::BenchArgs;
 pub use common::{Common, Configuring, DType};
 pub use data::{DataAction, DataActionArgs, DataArgs};
 pub use eval::{EvalArgs, EvalSplit, Judging};
-pub use exchange::ExportArgs;
+pub use exchange::{ExportArgs, ImportArgs};
 pub use inspect::InspectArgs;
 pub use run::RunArgs;
 pub use sample::{SampleArgs, Sampling};
@@ -49,6 +49,8 @@ pub enum Command {
     Inspect(InspectArgs),
     /// Write a distilled set in another program's format
     Export(ExportArgs),
+    /// Turn another program's file into a distilled set
+    Import(ImportArgs),
     /// Describe a data set, or check every image of it
     Data(DataArgs),
     /// Measure training and sampling speed on this machine
@@ -69,6 +71,7 @@ impl Command {
             Command::Run(args) => Some(&args.common),
             Command::Inspect(args) => Some(&args.common),
             Command::Export(args) => Some(&args.common),
+            Command::Import(args) => Some(&args.common),
             Command::Data(DataArgs { action: DataAction::Info(args) | DataAction::Verify(args) }) => Some(&args.common),
             Command::Bench(args) => Some(&args.common),
             Command::Completions(_) | Command::Man(_) => None,

@@ -7,6 +7,7 @@ mod draw;
 mod dry_run;
 mod eval;
 mod export;
+mod import;
 mod inspect;
 mod man;
 mod resolve;
@@ -36,6 +37,7 @@ pub fn run(command: &Command, console: &Console) -> Result<()> {
         Command::Run(args) => run::run(args, console),
         Command::Inspect(args) => inspect::run(args),
         Command::Export(args) => export::run(args),
+        Command::Import(args) => import::run(args, console),
         Command::Data(args) => data::run(&args.action),
         Command::Bench(args) => bench::run(args, console),
         Command::Completions(args) => completions::run(args),

@@ -2,7 +2,7 @@
 
 use std::io::{self, Write};
 
-use super::stored_zip::StoredZip;
+use super::zip::StoredZip;
 use super::{Sink, planes_of, shortest};
 use crate::distilled::DistilledSet;
 

@@ -3,7 +3,7 @@
 
 use std::io::{self, Write};
 
-use super::stored_zip::StoredZip;
+use super::zip::StoredZip;
 use super::{Sink, planes_of};
 use crate::distilled::DistilledSet;
 

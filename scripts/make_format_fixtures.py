@@ -1,0 +1,43 @@
+#!/usr/bin/env python3
+"""Writes tests/fixtures/formats/: sets as other programs write them, for `distill import` to read.
+
+Run from the root of the repository: python scripts/make_format_fixtures.py
+Needs: pip install torch numpy datasets webdataset pillow
+
+Six images of 2 x 2 in three classes: the pixel at (image i, channel c, row y, column x) is 40 i + 12 c + 4 y + x + 5.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+
+FOLDER = Path("tests/fixtures/formats")
+NAMES = ["blue jay", "crane", "été"]
+LABELS = [0, 0, 1, 1, 2, 2]
+
+
+def main():
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    i, c, y, x = np.indices((6, 3, 2, 2))
+    pixels = (40 * i + 12 * c + 4 * y + x + 5).astype(np.uint8)
+    tensor, labels = torch.from_numpy(pixels), torch.tensor(LABELS)
+    unit = tensor.float() / 255
+    mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
+
+    torch.save(unit, FOLDER / "images_best.pt")
+    torch.save(labels, FOLDER / "labels_best.pt")
+    torch.save((unit - mean[:, None, None]) / std[:, None, None], FOLDER / "normalized.pt")
+    strided = tensor.repeat(2, 1, 1, 1)[6:].contiguous(memory_format=torch.channels_last)
+    torch.save({"data": strided[1:], "targets": labels.int()[1:], "classes": NAMES}, FOLDER / "strided.pt")
+    torch.save((unit.half(), labels), FOLDER / "half.pt", pickle_protocol=4)
+    torch.save({"images": torch.nn.Parameter(unit), "labels": labels}, FOLDER / "parameter.pt", pickle_protocol=5)
+    torch.save((unit, torch.eye(3)[labels]), FOLDER / "soft.pt")
+    torch.save({"images": pixels, "labels": LABELS}, FOLDER / "numpy.pt")
+
+    last = pixels.transpose(0, 2, 3, 1)
+    np.savez_compressed(FOLDER / "compressed.npz", x=last, y=np.array(LABELS, np.uint8), class_names=np.array(NAMES))
+    np.savez(FOLDER / "objects.npz", images=pixels, labels=np.array(LABELS), class_names=np.array(NAMES, object))
+
+
+main()

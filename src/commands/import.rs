@@ -1,0 +1,50 @@
+//! `distill import`: another program's file as a distilled folder.
+
+use std::path::Path;
+
+use serde_json::json;
+
+use super::{print, to_json};
+use crate::cli::ImportArgs;
+use crate::data;
+use crate::distilled::check_place;
+use crate::error::Result;
+use crate::formats::{Format, Imported, Reading, import};
+use crate::progress::Console;
+use crate::{fail, usage};
+
+pub fn run(args: &ImportArgs, console: &Console) -> Result<()> {
+    let path = &args.path;
+    if !path.exists() {
+        fail!("{}: there is no such file or folder", path.display());
+    }
+    let format = args.format.map_or_else(|| Format::guess(path), Ok)?;
+    let name = match &args.name {
+        Some(name) => name.clone(),
+        None => path.file_stem().map_or_else(|| "imported".into(), |stem| stem.to_string_lossy().into_owned()),
+    };
+    if name.is_empty() || Path::new(&name).components().count() != 1 || name.starts_with('.') {
+        usage!("--name {name}: expected a folder name without / or a leading dot");
+    }
+    let target = args.common.out.join("distilled").join(name);
+    check_place(&target, args.overwrite)?;
+    let reading = Reading { dataset: args.dataset.clone(), format, pixels: args.pixels, labels: args.labels.clone() };
+    let known = |size| data::info(&args.dataset, size, args.common.data_dir.as_deref()).ok().map(|info| info.classes);
+    let Imported { set, warnings } = import(path, &reading, known)?;
+    for warning in &warnings {
+        console.warn(warning);
+    }
+    if !args.common.dry_run {
+        set.write(&target, args.overwrite)?;
+    }
+    let counts = set.images_per_class();
+    let classes = counts.iter().filter(|&&count| count > 0).count();
+    if args.common.json {
+        return print(&to_json(&json!({
+            "distilled": target, "images": set.images.len(), "size": set.images.size, "classes": counts.len(),
+            "classes_with_images": classes, "most_images_of_a_class": set.ipc(), "warnings": warnings,
+        }))?);
+    }
+    let verb = if args.common.dry_run { "would be imported" } else { "imported" };
+    print(&format!("{}: {} images of {classes} classes {verb}", target.display(), set.images.len()))
+}

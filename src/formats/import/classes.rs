@@ -1,0 +1,106 @@
+//! From a file's labels to a data set's: the classic failure is a class list in another order, so labels are matched by
+//! the names of their classes wherever a file has names.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use super::Found;
+use super::tensor::in_file;
+use crate::data::{Class, ImageSet};
+use crate::error::Result;
+
+/// Labels are u16.
+const MOST_CLASSES: usize = 1 << 16;
+
+/// The images under the labels of `known`, the data set's own classes; under the file's own where those are not at hand.
+pub fn label(found: Found, known: Option<Vec<Class>>, path: &Path, warnings: &mut Vec<String>) -> Result<ImageSet> {
+    let n = found.images.pixels.len() / (3 * found.images.size * found.images.size);
+    let refuse = in_file(path);
+    let (classes, map) = match (found.classes, known) {
+        (Some(named), Some(known)) => {
+            let map = by_name(&named, &known).map_err(&refuse)?;
+            if map.iter().any(|(from, to)| from != to) {
+                warnings.push("the file numbers the classes in another order; its labels were matched by name".into());
+            }
+            (known, map)
+        }
+        (Some(mut named), None) => {
+            for (label, class) in named.iter_mut().enumerate().filter(|(_, class)| class.id.is_empty()) {
+                class.id = label.to_string();
+            }
+            warnings.push("the data set is not at hand, so the file's class list was taken as it is".into());
+            let map = identity(named.len());
+            (named, map)
+        }
+        (None, Some(known)) => {
+            warnings.push("the file names no classes, so its labels were taken to be in the data set's order".into());
+            let map = identity(known.len());
+            (known, map)
+        }
+        (None, None) => {
+            return Err(refuse(
+                "it names no classes, and the data set was not found; put the data set where `distill data info` finds it"
+                    .into(),
+            ));
+        }
+    };
+    if !(1..=MOST_CLASSES).contains(&classes.len()) {
+        return Err(refuse(format!("{} classes, expected 1 to {MOST_CLASSES}", classes.len())));
+    }
+    let labels = match found.labels {
+        Some(labels) if labels.len() == n => labels,
+        Some(labels) => return Err(refuse(format!("it has {n} images, but {} labels", labels.len()))),
+        None if n.is_multiple_of(classes.len()) => {
+            let each = n / classes.len();
+            warnings.push(format!("it has no labels: its images were taken to be in order of class, {each} of each"));
+            (0..n as i64).map(|i| i / each as i64).collect()
+        }
+        None => {
+            return Err(refuse(format!(
+                "it has no labels, and its {n} images are not the same number for each of {} classes; name the file of \
+                 labels with --labels",
+                classes.len()
+            )));
+        }
+    };
+    let new = |(i, label): (usize, i64)| match map.get(&label) {
+        Some(&label) => Ok(label as u16),
+        None => Err(refuse(format!("image {i} has label {label}, which is none of the {} classes", classes.len()))),
+    };
+    let labels = labels.into_iter().enumerate().map(new).collect::<Result<_>>()?;
+    Ok(ImageSet { pixels: found.images.pixels, labels, size: found.images.size, classes: Arc::new(classes) })
+}
+
+fn identity(classes: usize) -> BTreeMap<i64, i64> {
+    (0..classes as i64).map(|label| (label, label)).collect()
+}
+
+/// For each label of `named`, the label of `known` whose class has the same id, or else the same name.
+fn by_name(named: &[Class], known: &[Class]) -> std::result::Result<BTreeMap<i64, i64>, String> {
+    let mut map = BTreeMap::new();
+    for (label, class) in named.iter().enumerate() {
+        let same = |other: &Class| {
+            if class.id.is_empty() { other.name == class.name || other.id == class.name } else { other == class }
+        };
+        let matches: Vec<usize> = (0..known.len()).filter(|&other| same(&known[other])).collect();
+        let found = match matches[..] {
+            [only] => only,
+            [] => {
+                return Err(format!(
+                    "its class {label}, {:?}, is none of the data set's {} classes; is this the right data set, and the \
+                     same copy of it?",
+                    class.name,
+                    known.len()
+                ));
+            }
+            _ if matches.contains(&label) => label, // several classes share a name, but not a place
+            _ => return Err(format!("its class {label}, {:?}, could be several of the data set's", class.name)),
+        };
+        if map.values().any(|&taken| taken == found as i64) {
+            return Err(format!("it names {:?} twice", class.name));
+        }
+        map.insert(label as i64, found as i64);
+    }
+    Ok(map)
+}

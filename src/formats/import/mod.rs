@@ -1,0 +1,119 @@
+//! Reading the files of strangers. Nothing in them is run, and their sizes are believed only up to the file's length.
+
+mod classes;
+mod npz;
+mod pickle;
+mod pt;
+mod tensor;
+mod zip;
+
+use std::path::{Path, PathBuf};
+
+use serde_json::{Map, json};
+
+pub use tensor::Pixels;
+
+use super::Format;
+use crate::data::{Class, Dataset, Normalization};
+use crate::distilled::{DistilledSet, Provenance};
+use crate::error::Result;
+use crate::usage;
+use tensor::Images;
+
+/// What tensors and arrays are called in files, ours first.
+const IMAGES: [&str; 3] = ["images", "data", "x"];
+const LABELS: [&str; 3] = ["labels", "targets", "y"];
+const CLASSES: [&str; 2] = ["classes", "class_names"];
+const CLASS_IDS: [&str; 1] = ["class_ids"];
+
+/// How a file is to be read.
+#[derive(Clone, Debug)]
+pub struct Reading {
+    /// The data set that the images stand for.
+    pub dataset: Dataset,
+    pub format: Format,
+    /// What the numbers of a tensor are; None takes whole numbers only.
+    pub pixels: Option<Pixels>,
+    /// A file of labels; None takes those of the file itself, or of one beside it.
+    pub labels: Option<PathBuf>,
+}
+
+/// Labelled images as a file holds them.
+struct Found {
+    images: Images,
+    /// None for a bare tensor.
+    labels: Option<Vec<i64>>,
+    /// By the file's own label, where it names them. An empty id is unknown.
+    classes: Option<Vec<Class>>,
+}
+
+/// What was read, and what people should know about it.
+pub struct Imported {
+    pub set: DistilledSet,
+    pub warnings: Vec<String>,
+}
+
+/// Reads the set at `path`. `known` gives the data set's own classes, for images of a size, where it is at hand.
+pub fn import(path: &Path, reading: &Reading, known: impl FnOnce(usize) -> Option<Vec<Class>>) -> Result<Imported> {
+    if reading.labels.is_some() && !matches!(reading.format, Format::Pt | Format::Challenge) {
+        usage!("--labels: only PyTorch files have their labels in another file");
+    }
+    let found = match reading.format {
+        Format::Pt | Format::Challenge => pt::read(path, reading)?,
+        Format::Npz => npz::read(path, reading)?,
+    };
+    let size = found.images.size;
+    reading.dataset.check_size(size)?;
+    let mut warnings = Vec::new();
+    if found.images.clamped > 0.0 {
+        warnings.push(format!(
+            "{:.2} % of the values lay outside of what a pixel can show and were clamped",
+            100.0 * found.images.clamped
+        ));
+    }
+    let images = classes::label(found, known(size), path, &mut warnings)?;
+    let mut indices = vec![0; images.len()];
+    for of_class in images.by_class() {
+        for (index, i) in of_class.into_iter().enumerate() {
+            indices[i] = index as u32;
+        }
+    }
+    let file = path.file_name().map_or_else(|| path.to_string_lossy(), |name| name.to_string_lossy());
+    let mut details = Map::new();
+    details.insert("file".into(), json!(file));
+    details.insert("distill".into(), json!(env!("CARGO_PKG_VERSION")));
+    if !warnings.is_empty() {
+        details.insert("warnings".into(), json!(warnings));
+    }
+    let provenance =
+        Provenance { dataset: reading.dataset.clone(), method: format!("imported from {file}"), seed: 0, details };
+    Ok(Imported { set: DistilledSet::new(images, indices, provenance)?, warnings })
+}
+
+impl Format {
+    /// The format of what is at `path`, by its name.
+    pub fn guess(path: &Path) -> Result<Format> {
+        match path.extension().and_then(|e| e.to_str()) {
+            Some("pt" | "pth") => Ok(Format::Pt),
+            Some("npz") => Ok(Format::Npz),
+            _ => usage!("{}: its name does not say what it is; name it with --format", path.display()),
+        }
+    }
+}
+
+impl Reading {
+    fn normalization(&self) -> Normalization {
+        self.dataset.normalization()
+    }
+
+    /// What was said about the numbers: a challenge file needs no words.
+    fn pixels(&self) -> Option<Pixels> {
+        self.pixels.or((self.format == Format::Challenge).then_some(Pixels::Normalized))
+    }
+}
+
+/// Classes out of a file's lists.
+fn classes_of(names: Vec<String>, ids: Option<Vec<String>>) -> Vec<Class> {
+    let mut ids = ids.unwrap_or_default().into_iter();
+    names.into_iter().map(|name| Class { name, id: ids.next().unwrap_or_default() }).collect()
+}

@@ -1,0 +1,234 @@
+//! Tensors of other programs' files, turned into images and labels as they are read.
+
+use std::io::Read;
+use std::path::Path;
+
+use clap::ValueEnum;
+use half::{bf16, f16};
+
+use crate::data::Normalization;
+use crate::error::Error;
+
+/// A type of values, little-endian.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DType {
+    Bool,
+    U8,
+    I8,
+    I16,
+    I32,
+    I64,
+    F16,
+    BF16,
+    F32,
+    F64,
+}
+
+impl DType {
+    /// Bytes of a value.
+    pub fn width(self) -> usize {
+        match self {
+            DType::Bool | DType::U8 | DType::I8 => 1,
+            DType::I16 | DType::F16 | DType::BF16 => 2,
+            DType::I32 | DType::F32 => 4,
+            DType::I64 | DType::F64 => 8,
+        }
+    }
+
+    fn is_float(self) -> bool {
+        matches!(self, DType::F16 | DType::BF16 | DType::F32 | DType::F64)
+    }
+
+    /// The value of `width` bytes. Whole numbers beyond 2^53 are rounded, which no pixel or label reaches.
+    fn value(self, bytes: &[u8]) -> f64 {
+        let mut eight = [0; 8];
+        eight[..self.width()].copy_from_slice(&bytes[..self.width()]);
+        let bits = u64::from_le_bytes(eight);
+        match self {
+            DType::Bool | DType::U8 => f64::from(bits as u8),
+            DType::I8 => f64::from(bits as i8),
+            DType::I16 => f64::from(bits as i16),
+            DType::I32 => f64::from(bits as i32),
+            DType::I64 => bits as i64 as f64,
+            DType::F16 => f16::from_bits(bits as u16).to_f64(),
+            DType::BF16 => bf16::from_bits(bits as u16).to_f64(),
+            DType::F32 => f64::from(f32::from_bits(bits as u32)),
+            DType::F64 => f64::from_bits(bits),
+        }
+    }
+}
+
+/// A tensor whose values are still to be read. Whoever makes one has checked that `data` can hold `shape`.
+pub struct Tensor<'a> {
+    pub dtype: DType,
+    pub shape: Vec<usize>,
+    /// The values in row-major order.
+    pub data: Box<dyn Read + 'a>,
+}
+
+/// What the numbers of an image are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Pixels {
+    /// 0 to 255
+    Bytes,
+    /// 0 to 1
+    Unit,
+    /// 0 to 1, less the data set's mean, divided by its standard deviation
+    Normalized,
+}
+
+/// Square RGB images out of a tensor.
+pub struct Images {
+    /// (N, H, W, 3), 0 to 255.
+    pub pixels: Vec<u8>,
+    pub size: usize,
+    /// The share of values that were outside of what a pixel can show, and were clamped.
+    pub clamped: f64,
+}
+
+/// A set is refused if more than this share of its values lies outside of what a pixel can show: it is something else
+/// than was said. Optimized images overshoot by a little.
+const MOST_CLAMPED: f64 = 0.1;
+
+/// Reads a tensor (N, 3, H, W) or (N, H, W, 3) whose values are what `stated` says; without it only whole numbers are
+/// taken, as bytes. Errors are sentences about the tensor.
+pub fn images(
+    mut tensor: Tensor,
+    stated: Option<Pixels>,
+    normalization: Normalization,
+) -> std::result::Result<Images, String> {
+    let (n, size, channels_first) = match tensor.shape[..] {
+        [n, 3, h, w] if h == w => (n, h, true),
+        [n, h, w, 3] if h == w => (n, h, false),
+        _ => return Err(format!("the images have shape {:?}, expected (N, 3, H, H) or (N, H, H, 3)", tensor.shape)),
+    };
+    if n == 0 || size == 0 {
+        return Err(format!("there is no image in a tensor of shape {:?}", tensor.shape));
+    }
+    let meaning = match (stated, tensor.dtype.is_float()) {
+        (Some(pixels), true) => pixels,
+        (None | Some(Pixels::Bytes), false) => Pixels::Bytes,
+        (Some(_), false) => return Err("the images are whole numbers, so they are --pixels bytes".into()),
+        (None, true) => {
+            return Err("the images are floating-point numbers; say what they mean with --pixels bytes, unit or \
+                        normalized"
+                .into());
+        }
+    };
+    let width = tensor.dtype.width();
+    let plane = size * size;
+    let mut bytes = vec![0; 3 * plane * width];
+    let mut values = Values::new(meaning, normalization);
+    let mut pixels = Vec::new(); // grows as images arrive: a header may promise more than there is
+    for _ in 0..n {
+        read_exactly(&mut tensor.data, &mut bytes)?;
+        let value = |at: usize| tensor.dtype.value(&bytes[at * width..]);
+        for i in 0..plane {
+            for c in 0..3 {
+                pixels.push(values.pixel(value(if channels_first { c * plane + i } else { 3 * i + c }), c)?);
+            }
+        }
+    }
+    read_end(&mut tensor.data)?;
+    let clamped = values.check()?;
+    Ok(Images { pixels, size, clamped })
+}
+
+/// Turns values into pixels, and remembers what shows whether they are what was said.
+struct Values {
+    meaning: Pixels,
+    normalization: Normalization,
+    count: u64,
+    clamped: u64,
+    least: f64,
+    most: f64,
+}
+
+impl Values {
+    fn new(meaning: Pixels, normalization: Normalization) -> Self {
+        Values { meaning, normalization, count: 0, clamped: 0, least: f64::INFINITY, most: f64::NEG_INFINITY }
+    }
+
+    /// The pixel of a value of channel `c`.
+    fn pixel(&mut self, value: f64, c: usize) -> std::result::Result<u8, String> {
+        if !value.is_finite() {
+            return Err(format!("a pixel is {value}"));
+        }
+        let Normalization { mean, std } = self.normalization;
+        let pixel = match self.meaning {
+            Pixels::Bytes => value,
+            Pixels::Unit => value * 255.0,
+            Pixels::Normalized => (value * f64::from(std[c]) + f64::from(mean[c])) * 255.0,
+        };
+        self.count += 1;
+        self.clamped += u64::from(!(-0.5..=255.5).contains(&pixel));
+        self.least = self.least.min(value);
+        self.most = self.most.max(value);
+        Ok(pixel.round() as u8) // `as` clamps
+    }
+
+    /// The share of clamped values, if the values can be what was said.
+    fn check(self) -> std::result::Result<f64, String> {
+        let clamped = self.clamped as f64 / self.count as f64;
+        let reason = match self.meaning {
+            _ if clamped > MOST_CLAMPED => {
+                format!("{:.0} % of them would lie outside of what a pixel can show", clamped * 100.0)
+            }
+            Pixels::Normalized if self.least >= 0.0 => "none is below 0".into(),
+            Pixels::Bytes if self.most <= 1.0 && self.most > 0.0 => "none is above 1".into(),
+            _ => return Ok(clamped),
+        };
+        let said = self.meaning.to_possible_value().map_or(String::new(), |v| v.get_name().to_string());
+        Err(format!(
+            "the images cannot be --pixels {said}: their values go from {} to {}, and {reason}; say what they are",
+            self.least, self.most
+        ))
+    }
+}
+
+/// Reads whole-number labels (N).
+pub fn labels(mut tensor: Tensor) -> std::result::Result<Vec<i64>, String> {
+    let n = match tensor.shape[..] {
+        [n] => n,
+        [_, classes] if classes > 1 => return Err(SOFT.into()),
+        _ => return Err(format!("the labels have shape {:?}, expected (N)", tensor.shape)),
+    };
+    if tensor.dtype.is_float() {
+        return Err(SOFT.into());
+    }
+    let mut bytes = vec![0; tensor.dtype.width()];
+    let mut labels = Vec::new();
+    for _ in 0..n {
+        read_exactly(&mut tensor.data, &mut bytes)?;
+        labels.push(tensor.dtype.value(&bytes) as i64);
+    }
+    read_end(&mut tensor.data)?;
+    Ok(labels)
+}
+
+const SOFT: &str = "the labels are soft (a probability for each class), but a distilled set holds one class for each image; \
+                    leave them out if the images are in order of class";
+
+/// Fills `bytes`.
+fn read_exactly(data: &mut dyn Read, bytes: &mut [u8]) -> std::result::Result<(), String> {
+    data.read_exact(bytes).map_err(|e| format!("the values of a tensor cannot be read ({e})"))
+}
+
+/// Meets the end of the data, which makes an archive check its sum.
+fn read_end(data: &mut dyn Read) -> std::result::Result<(), String> {
+    std::io::copy(data, &mut std::io::sink())
+        .map(|_| ())
+        .map_err(|e| format!("a tensor cannot be read to its end ({e})"))
+}
+
+/// The number of values of a shape; an error if no memory could hold them.
+pub fn count(shape: &[usize]) -> std::result::Result<usize, String> {
+    let product = shape.iter().try_fold(1usize, |product, &n| product.checked_mul(n)).filter(|&n| n < 1 << 48);
+    product.ok_or_else(|| format!("a tensor claims the shape {shape:?}"))
+}
+
+/// Puts a file's name before a sentence about its content.
+pub fn in_file(path: &Path) -> impl Fn(String) -> Error {
+    let path = path.display().to_string();
+    move |what| Error::Failed(format!("{path}: {what}"))
+}

@@ -1,0 +1,86 @@
+//! Files that PyTorch and NumPy wrote (`scripts/make_format_fixtures.py`): six images of 2 x 2 in three classes.
+
+use distill::data::Class;
+use distill::formats::{Format, Pixels, import};
+
+use super::{classes, fixture, read, reading, refusal};
+
+const LABELS: [u16; 6] = [0, 0, 1, 1, 2, 2];
+
+/// The script's formula, as (N, H, W, 3).
+fn pixels(images: std::ops::Range<usize>) -> Vec<u8> {
+    let image = |i| {
+        (0..4).flat_map(move |place| (0..3).map(move |c| (40 * i + 12 * c + 4 * (place / 2) + place % 2 + 5) as u8))
+    };
+    images.flat_map(image).collect()
+}
+
+#[test]
+fn a_tensor_with_its_labels_beside_it_or_named() {
+    let beside = read(&fixture("images_best.pt"), Format::Pt, Some(Pixels::Unit)).unwrap().set;
+    assert_eq!((beside.images.pixels, beside.images.labels), (pixels(0..6), LABELS.to_vec()));
+    let mut reading = reading(Format::Pt, Some(Pixels::Normalized));
+    reading.labels = Some(fixture("labels_best.pt"));
+    let named = import(&fixture("normalized.pt"), &reading, |_| Some(classes())).unwrap();
+    assert_eq!((named.set.images.pixels, named.set.images.labels), (pixels(0..6), LABELS.to_vec()));
+    assert!(named.warnings[0].contains("names no classes"), "{:?}", named.warnings);
+}
+
+#[test]
+fn halves_parameters_and_newer_pickles() {
+    for name in ["half.pt", "parameter.pt"] {
+        let set = read(&fixture(name), Format::Pt, Some(Pixels::Unit)).unwrap().set;
+        assert_eq!((set.images.pixels, set.images.labels), (pixels(0..6), LABELS.to_vec()), "{name}");
+    }
+}
+
+#[test]
+fn a_view_with_strides_and_an_offset() {
+    let set = read(&fixture("strided.pt"), Format::Pt, None).unwrap().set;
+    assert_eq!((set.images.pixels, set.images.labels), (pixels(1..6), LABELS[1..].to_vec()));
+}
+
+#[test]
+fn channels_last_in_a_compressed_archive() {
+    let set = read(&fixture("compressed.npz"), Format::Npz, None).unwrap().set;
+    assert_eq!((set.images.pixels, set.images.labels), (pixels(0..6), LABELS.to_vec()));
+}
+
+#[test]
+fn labels_follow_the_names_of_their_classes() {
+    let mut other = classes();
+    other.rotate_left(1); // crane, été, blue jay
+    let back = import(&fixture("compressed.npz"), &reading(Format::Npz, None), |_| Some(other.clone())).unwrap();
+    assert_eq!(*back.set.images.classes, other);
+    assert_eq!(back.set.images.labels, [0, 0, 1, 1, 2, 2]);
+    assert_eq!(back.set.images.pixels, [pixels(2..6), pixels(0..2)].concat());
+    assert!(back.warnings[0].contains("matched by name"), "{:?}", back.warnings);
+
+    other[0] = Class { name: "heron".into(), id: "n02".into() };
+    let unknown = refusal(import(&fixture("compressed.npz"), &reading(Format::Npz, None), |_| Some(other)));
+    assert!(unknown.contains("\"crane\"") && unknown.contains("right data set"), "{unknown}");
+}
+
+#[test]
+fn what_cannot_be_as_said_is_refused() {
+    for (name, pixels, words) in [
+        ("images_best.pt", None, "say what they mean"),
+        ("images_best.pt", Some(Pixels::Normalized), "none is below 0"),
+        ("images_best.pt", Some(Pixels::Bytes), "none is above 1"),
+        ("normalized.pt", Some(Pixels::Unit), "outside"),
+        ("strided.pt", Some(Pixels::Unit), "whole numbers"),
+        ("soft.pt", Some(Pixels::Unit), "soft"),
+        ("numpy.pt", None, "numpy"),
+        ("objects.npz", None, "|O"),
+    ] {
+        let format = Format::guess(&fixture(name)).unwrap();
+        let message = refusal(read(&fixture(name), format, pixels));
+        assert!(message.contains(words) && message.contains(name), "{name}: {message}");
+    }
+}
+
+#[test]
+fn a_bare_tensor_needs_a_class_list_from_somewhere() {
+    let message = refusal(import(&fixture("images_best.pt"), &reading(Format::Pt, Some(Pixels::Unit)), |_| None));
+    assert!(message.contains("names no classes"), "{message}");
+}

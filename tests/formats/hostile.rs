@@ -1,0 +1,222 @@
+//! Files that would run something, that lie about their sizes, or that end too early: each is refused, none panics.
+
+use std::fs;
+use std::io::{Cursor, Write};
+use std::path::PathBuf;
+
+use distill::formats::{Format, Pixels, export};
+use zip::write::SimpleFileOptions;
+use zip::{CompressionMethod, ZipWriter};
+
+use super::{fixture, read, refusal, set};
+
+/// A zip archive with these entries, stored.
+fn archive(entries: &[(&str, &[u8])]) -> Vec<u8> {
+    let mut zip = ZipWriter::new(Cursor::new(Vec::new()));
+    for (name, bytes) in entries {
+        zip.start_file(*name, SimpleFileOptions::default().compression_method(CompressionMethod::Stored)).unwrap();
+        zip.write_all(bytes).unwrap();
+    }
+    zip.finish().unwrap().into_inner()
+}
+
+/// The refusal of a PyTorch file with this pickle and 12 bytes of a tensor.
+fn pickled(pickle: &[u8]) -> String {
+    let root = tempfile::tempdir().unwrap();
+    let path = root.path().join("strange.pt");
+    fs::write(&path, archive(&[("a/data.pkl", pickle), ("a/data/0", &[7; 12])])).unwrap();
+    let message = refusal(read(&path, Format::Pt, Some(Pixels::Bytes)));
+    assert!(message.contains("strange.pt"), "{message}");
+    message
+}
+
+/// The pickle of a tensor of 12 u8 values of shape (1, 3, 2, 2), with other text in the place of some.
+fn tensor(storage: &str, count: &str, offset: &str, shape: &str, strides: &str) -> Vec<u8> {
+    // Protocol 2 takes the numbers of protocol 0 only in binary, so they are written as (K = one byte, J = four).
+    let number = |text: &str| match text.parse::<u8>() {
+        Ok(n) => vec![b'K', n],
+        Err(_) => [vec![b'J'], text.parse::<i32>().unwrap().to_le_bytes().to_vec()].concat(),
+    };
+    let tuple = |list: &str| [vec![b'('], list.split(' ').flat_map(number).collect(), vec![b't']].concat();
+    let text = |text: &str| [vec![0x8c, text.len() as u8], text.as_bytes().to_vec()].concat();
+    [
+        b"\x80\x02ctorch._utils\n_rebuild_tensor_v2\n((".to_vec(),
+        text("storage"),
+        format!("ctorch\n{storage}\n").into_bytes(),
+        text("0"),
+        text("cpu"),
+        number(count),
+        b"tQ".to_vec(),
+        number(offset),
+        tuple(shape),
+        tuple(strides),
+        b"\x89}tR.".to_vec(),
+    ]
+    .concat()
+}
+
+#[test]
+fn nothing_that_a_pickle_names_is_run() {
+    let marker = std::env::temp_dir().join("distill-pickle-was-run");
+    let command = format!("touch {}", marker.display());
+    let text = [b"X".to_vec(), (command.len() as u32).to_le_bytes().to_vec(), command.into_bytes()].concat();
+    for (name, start) in [
+        ("posix.system", b"\x80\x02cposix\nsystem\n".to_vec()),
+        ("os.system", b"\x80\x04\x8c\x02os\x8c\x06system\x93".to_vec()),
+        ("builtins.eval", b"\x80\x02cbuiltins\neval\n".to_vec()),
+        ("torch.load", b"\x80\x02ctorch\nload\n".to_vec()),
+    ] {
+        let message = pickled(&[start, text.clone(), b"\x85R.".to_vec()].concat());
+        assert!(message.contains(name), "{message}");
+    }
+    assert!(!marker.exists());
+    for opcode in [b'i', b'o', b'b', 0x81, 0x92, 0x82, b'P', b'\xff'] {
+        let message = pickled(&[b"\x80\x02(".as_slice(), &[opcode], b"."].concat());
+        assert!(message.contains(&format!("0x{opcode:02x}")), "{message}");
+    }
+}
+
+#[test]
+fn tensors_that_lie_about_their_sizes() {
+    let sound = tensor("ByteStorage", "12", "0", "1 3 2 2", "12 4 2 1");
+    assert!(
+        pickled(&sound).contains("not the same number"),
+        "read as one image, which is none of three classes' share"
+    );
+    for (pickle, words) in [
+        (tensor("ByteStorage", "13", "0", "1 3 2 2", "12 4 2 1"), "12 bytes"),
+        (tensor("FloatStorage", "12", "0", "1 3 2 2", "12 4 2 1"), "12 bytes"),
+        (tensor("ByteStorage", "12", "1", "1 3 2 2", "12 4 2 1"), "does not fit"),
+        (tensor("ByteStorage", "12", "0", "1 3 2 2", "12 4 2 2"), "does not fit"),
+        (tensor("ByteStorage", "12", "0", "2 3 2 2", "0 0 0 0"), "does not fit"),
+        (tensor("ByteStorage", "12", "0", "1 3 2 2", "12 4 2"), "does not fit"),
+        (
+            tensor("ByteStorage", "12", "0", "2000000000 2000000000 2000000000 2000000000", "0 0 0 0"),
+            "claims the shape",
+        ),
+        (tensor("ByteStorage", "12", "0", "1 3 2 2", "12 4 -2 1"), "whole numbers"),
+        (tensor("ByteStorage", "12", "-1", "1 3 2 2", "12 4 2 1"), "begins at"),
+        (tensor("ByteStorage", "-12", "0", "1 3 2 2", "12 4 2 1"), "claims"),
+        (tensor("ByteStorage", "12", "0", "0 3 2 2", "12 4 2 1"), "no image"),
+        (tensor("ByteStorage", "12", "0", "3 2 2", "4 2 1"), "expected (N, 3"),
+    ] {
+        let message = pickled(&pickle);
+        assert!(message.contains(words), "{words:?} is not in: {message}");
+    }
+}
+
+#[test]
+fn deep_wide_and_circular_pickles_cost_little() {
+    let deep = [b"\x80\x02".to_vec(), vec![b']'; 1_000_000], vec![b'a'; 999_999], b".".to_vec()].concat();
+    assert!(pickled(&deep).contains("expected a tensor"));
+    let circle = b"\x80\x02]q\x00h\x00a.".to_vec();
+    assert!(pickled(&circle).contains("expected a tensor"));
+    // Each line holds the one before it ten times: 10^40 items if anything unfolded them.
+    let laughs = [
+        b"\x80\x02]q\x00".to_vec(),
+        b"](h\x00h\x00h\x00h\x00h\x00h\x00h\x00h\x00h\x00h\x00eq\x00".repeat(40),
+        b".".to_vec(),
+    ];
+    assert!(pickled(&laughs.concat()).contains("expected a tensor"));
+    // A long tuple that would be copied at every call.
+    let copied = [
+        b"\x80\x02ctorch\nSize\nq\x01(".to_vec(),
+        b"K\x01".repeat(500_000),
+        b"tq\x02".to_vec(),
+        b"h\x01h\x02\x85R".repeat(300_000),
+    ];
+    assert!(pickled(&copied.concat()).contains("arguments"));
+    let long = [b"\x80\x02".to_vec(), vec![b'N'; 5 << 20], b".".to_vec()].concat();
+    assert!(pickled(&long).contains("at most"));
+    for cut in [
+        &b"\x80\x02X\xff\xff\xff\xffab"[..],
+        b"\x80\x02\x8d\xff\xff\xff\xff\xff\xff\xff\xff",
+        b"\x80\x02c",
+        b"",
+        b"\x80",
+        b"\x80\x02",
+    ] {
+        assert!(pickled(cut).contains("cut off"));
+    }
+    for empty in
+        [&b"\x80\x02."[..], b"\x80\x02a.", b"\x80\x02R.", b"\x80\x02]e.", b"\x80\x02\x87.", b"\x80\x02]K\x01\x94u."]
+    {
+        pickled(empty);
+    }
+}
+
+/// Every file of a format, small enough to be cut at each of its bytes.
+fn small_files() -> Vec<(PathBuf, Format)> {
+    ["half.pt", "images_best.pt", "compressed.npz"]
+        .map(|name| (fixture(name), Format::guess(&fixture(name)).unwrap()))
+        .to_vec()
+}
+
+#[test]
+fn a_file_cut_anywhere_is_refused() {
+    let root = tempfile::tempdir().unwrap();
+    let mut files = small_files();
+    for format in [Format::Pt, Format::Npz] {
+        let path = root.path().join(format.file_name(&set(1)));
+        export(&set(1), format, &path, false).unwrap();
+        files.push((path, format));
+    }
+    for (file, format) in files {
+        let whole = fs::read(&file).unwrap();
+        let path = root.path().join("cut");
+        for len in 0..whole.len() {
+            fs::write(&path, &whole[..len]).unwrap();
+            assert!(read(&path, format, Some(Pixels::Unit)).is_err(), "{} cut at {len}", file.display());
+        }
+    }
+}
+
+#[test]
+fn a_changed_byte_is_refused_or_harmless() {
+    let root = tempfile::tempdir().unwrap();
+    for (file, format) in small_files() {
+        let pixels = Some(Pixels::Unit).filter(|_| format == Format::Pt);
+        let whole = fs::read(&file).unwrap();
+        let path = root.path().join("changed");
+        for place in 0..whole.len() {
+            let mut changed = whole.clone();
+            changed[place] ^= 0x81;
+            fs::write(&path, &changed).unwrap();
+            if let Ok(back) = read(&path, format, pixels) {
+                let sound = read(&file, format, pixels).unwrap();
+                assert_eq!(back.set.images.pixels, sound.set.images.pixels, "{} changed at {place}", file.display());
+            }
+        }
+    }
+}
+
+#[test]
+fn archives_that_lie() {
+    let root = tempfile::tempdir().unwrap();
+    let path = root.path().join("lies.npz");
+    let header = |shape: &str| {
+        let text = format!("{{'descr': '|u1', 'fortran_order': False, 'shape': {shape}, }}\n");
+        [b"\x93NUMPY\x01\x00".to_vec(), (text.len() as u16).to_le_bytes().to_vec(), text.into_bytes()].concat()
+    };
+    for (shape, words) in [
+        ("(1, 3, 2, 2)", "fills"),
+        ("(99999999, 3, 2, 2)", "fills"),
+        ("(99999999999999999999, 3, 2, 2)", "no plain shape"),
+        ("(4294967295, 4294967295, 4294967295)", "claims the shape"),
+    ] {
+        fs::write(&path, archive(&[("images.npy", &[header(shape), vec![1; 11]].concat())])).unwrap();
+        let message = refusal(read(&path, Format::Npz, None));
+        assert!(message.contains(words), "{words:?} is not in: {message}");
+    }
+    // A stored entry that claims four gigabytes.
+    let mut bytes = archive(&[("images.npy", &[header("(1, 3, 2, 2)"), vec![1; 12]].concat())]);
+    let directory = bytes.windows(4).position(|w| w == b"PK\x01\x02").unwrap();
+    bytes[directory + 24..][..4].copy_from_slice(&0xffff_fff0u32.to_le_bytes());
+    fs::write(&path, bytes).unwrap();
+    assert!(refusal(read(&path, Format::Npz, None)).contains("claims 4294967280 bytes"));
+    for strange in [&b"not an archive"[..], b"", b"PK\x05\x06"] {
+        fs::write(&path, strange).unwrap();
+        assert!(refusal(read(&path, Format::Npz, None)).contains("numpy.savez"));
+        assert!(refusal(read(&path, Format::Pt, None)).contains("torch.save"));
+    }
+}

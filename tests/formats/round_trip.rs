@@ -1,0 +1,87 @@
+//! Export, then import: the same pixels, labels and classes. Twice the same set: the same bytes.
+
+use std::fs::{self, File};
+use std::path::Path;
+
+use distill::formats::{Format, export, import};
+use zip::{DateTime, ZipArchive};
+
+use super::{assert_says, classes, read, reading, set};
+
+/// Every format that keeps all of a set.
+const FORMATS: [Format; 2] = [Format::Pt, Format::Npz];
+
+#[test]
+fn what_is_exported_comes_back() {
+    let root = tempfile::tempdir().unwrap();
+    let set = set(4);
+    for format in FORMATS {
+        let path = root.path().join(format.file_name(&set));
+        export(&set, format, &path, false).unwrap();
+        for known in [None, Some(classes())] {
+            let back = import(&path, &reading(Format::guess(&path).unwrap(), None), |size| {
+                assert_eq!(size, 4);
+                known
+            });
+            let back = back.unwrap().set;
+            assert_eq!(back.images.pixels, set.images.pixels, "{format:?}");
+            assert_eq!(back.images.labels, set.images.labels, "{format:?}");
+            assert_eq!(back.images.classes, set.images.classes, "{format:?}");
+            assert_eq!(back.indices, set.indices, "{format:?}");
+        }
+    }
+}
+
+#[test]
+fn the_challenges_floats_round_to_the_same_pixels() {
+    let root = tempfile::tempdir().unwrap();
+    let set = set(10);
+    let path = root.path().join("birds.pt");
+    export(&set, Format::Challenge, &path, false).unwrap();
+    let back = read(&path, Format::Challenge, None).unwrap();
+    assert_eq!(back.set.images.pixels, set.images.pixels);
+    assert_eq!(back.set.images.labels, set.images.labels);
+    assert!(back.warnings.iter().any(|w| w.contains("10 of each")), "{:?}", back.warnings);
+    assert_says(&export(&super::set(9), Format::Challenge, &path, true).unwrap_err(), &["9 of class 0", "--ipc 10"]);
+}
+
+#[test]
+fn the_same_set_gives_the_same_bytes() {
+    let root = tempfile::tempdir().unwrap();
+    for format in [Format::Challenge].into_iter().chain(FORMATS) {
+        let [a, b] = ["a", "b"].map(|name| root.path().join(name));
+        for path in [&a, &b] {
+            export(&set(10), format, path, true).unwrap();
+        }
+        assert_eq!(bytes(&a), bytes(&b), "{format:?}");
+        let mut zip = ZipArchive::new(File::open(&a).unwrap()).unwrap();
+        for i in 0..zip.len() {
+            assert_eq!(zip.by_index(i).unwrap().last_modified(), Some(DateTime::default()), "a clock would show");
+        }
+    }
+}
+
+#[test]
+fn what_exists_is_kept_unless_told() {
+    let root = tempfile::tempdir().unwrap();
+    let path = root.path().join("new/folder/distilled.npz");
+    export(&set(1), Format::Npz, &path, false).unwrap();
+    let old = fs::read(&path).unwrap();
+    let error = export(&set(2), Format::Npz, &path, false).unwrap_err();
+    assert_eq!(error.exit_code(), 2);
+    assert_says(&error, &["distilled.npz", "--overwrite"]);
+    assert_eq!(fs::read(&path).unwrap(), old);
+    export(&set(2), Format::Npz, &path, true).unwrap();
+    assert_ne!(fs::read(&path).unwrap(), old);
+    assert_eq!(fs::read_dir(path.parent().unwrap()).unwrap().count(), 1, "nothing is left beside it");
+}
+
+/// The bytes of a file, or of every file below a folder in order of their names.
+pub fn bytes(path: &Path) -> Vec<u8> {
+    if path.is_file() {
+        return fs::read(path).unwrap();
+    }
+    let mut inside: Vec<_> = fs::read_dir(path).unwrap().map(|entry| entry.unwrap().path()).collect();
+    inside.sort();
+    inside.iter().flat_map(|path| [path.file_name().unwrap().as_encoded_bytes(), &bytes(path)].concat()).collect()
+}
