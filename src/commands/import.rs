@@ -37,12 +37,12 @@ pub fn run(args: &ImportArgs, console: &Console) -> Result<()> {
     if !args.common.dry_run {
         set.write(&target, args.overwrite)?;
     }
-    let counts = set.images_per_class();
+    let counts = set.listing().images_per_class();
     let classes = counts.iter().filter(|&&count| count > 0).count();
     if args.common.json {
         return print(&to_json(&json!({
             "distilled": target, "images": set.images.len(), "size": set.images.size, "classes": counts.len(),
-            "classes_with_images": classes, "most_images_of_a_class": set.ipc(), "warnings": warnings,
+            "classes_with_images": classes, "most_images_of_a_class": counts.iter().max(), "warnings": warnings,
         }))?);
     }
     let verb = if args.common.dry_run { "would be imported" } else { "imported" };

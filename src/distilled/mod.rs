@@ -21,7 +21,7 @@ use std::path::Path;
 pub use batches::{Batch, Batches};
 pub use grid::grid;
 pub use listing::{Listing, Provenance};
-pub use place::Staging;
+pub use place::{Staging, check_place};
 pub use tensor_file::Reader;
 
 use self::names::FileNames;
