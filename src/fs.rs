@@ -8,6 +8,9 @@ use crate::error::{AtPath, Error, Result};
 use crate::fail;
 use crate::progress::say;
 
+/// How the names of files and folders begin that are not whole yet.
+const UNFINISHED: &str = ".tmp-";
+
 /// Replaces the file at `path` with `bytes`: a temporary file beside it is written, synced and renamed into place, then
 /// the folder is synced. The folder must exist.
 pub fn write_atomic(path: &Path, bytes: &[u8]) -> Result<()> {
@@ -18,7 +21,7 @@ pub fn write_atomic(path: &Path, bytes: &[u8]) -> Result<()> {
 pub fn write_atomic_with(path: &Path, content: impl FnOnce(&mut File) -> std::io::Result<()>) -> Result<()> {
     let folder = folder_of(path);
     let mut builder = tempfile::Builder::new();
-    builder.prefix(".tmp-");
+    builder.prefix(UNFINISHED);
     #[cfg(unix)]
     {
         use std::os::unix::fs::PermissionsExt;
@@ -29,6 +32,33 @@ pub fn write_atomic_with(path: &Path, content: impl FnOnce(&mut File) -> std::io
     temporary.as_file().sync_all().at(path)?;
     temporary.persist(path).map_err(|failed| failed.error).at(path)?;
     sync_folder(folder)
+}
+
+/// Makes `folder` and what is missing above it, so that their names last.
+pub fn make_folder(folder: &Path) -> Result<()> {
+    if folder.is_dir() {
+        return Ok(());
+    }
+    let parent = folder_of(folder);
+    make_folder(parent)?;
+    match fs::create_dir(folder) {
+        Err(e) if e.kind() == ErrorKind::AlreadyExists && folder.is_dir() => {}
+        made => made.at(folder)?,
+    }
+    sync_folder(parent)
+}
+
+/// Removes what a process that was killed left half written directly inside `folder`. Only for a folder that no other
+/// process writes into.
+pub fn clear_unfinished(folder: &Path) -> Result<()> {
+    let Ok(entries) = fs::read_dir(folder) else { return Ok(()) };
+    for entry in entries {
+        let path = entry.at(folder)?.path();
+        if path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(UNFINISHED)) {
+            if path.is_dir() { fs::remove_dir_all(&path) } else { fs::remove_file(&path) }.at(&path)?;
+        }
+    }
+    Ok(())
 }
 
 /// Takes the lock file at `path`, which is made where it is missing, for as long as the returned file lives. The system

@@ -15,6 +15,7 @@
 //! `models`, `diffusion` or `data`; `stages` put them together; `commands` know everything. `tests/layers.rs` holds these
 //! arrows.
 
+pub mod checksums;
 pub mod cli;
 pub mod commands;
 pub mod config;
@@ -31,6 +32,7 @@ pub mod models;
 mod nearest;
 pub mod nn;
 pub mod ops;
+mod order;
 pub mod picture;
 pub mod progress;
 pub mod rng;

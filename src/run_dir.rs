@@ -6,6 +6,8 @@ use std::time::SystemTime;
 
 use crate::error::{AtPath, Result};
 use crate::fail;
+use crate::fs::folder_of;
+use crate::order::{self, Order};
 
 /// The folder of one run: its configuration, both networks, what was sampled from them and how it was judged.
 #[derive(Clone, Debug)]
@@ -69,6 +71,14 @@ impl RunDir {
         self.root.join("eval")
     }
 
+    /// Notes that `artefact`, this run or a set in it, is now the newest under the folder of all runs.
+    pub fn note(&self, artefact: &Path) -> Result<()> {
+        let inner = artefact.strip_prefix(&self.root).unwrap_or(artefact);
+        // By components: joined to the run's name, an empty path would add a slash.
+        let named: PathBuf = Path::new(&self.name()).components().chain(inner.components()).collect();
+        order::note(folder_of(&self.root), &named)
+    }
+
     fn is_run(&self) -> bool {
         self.config().is_file()
     }
@@ -86,8 +96,13 @@ impl RunDir {
         if run.is_run() {
             fail!("{}: this run has not finished training; run `distill train` with its options again", path.display());
         }
-        match newest(path, |candidate| RunDir::new(candidate).weights("unet"))? {
-            Some(root) => Ok(RunDir::new(root)),
+        let order = Order::of(path);
+        let dated = |root: PathBuf| {
+            let age = order.age(root.strip_prefix(path).ok()?, &RunDir::new(&root).weights("unet"))?;
+            Some((age, root))
+        };
+        match folders(path)?.into_iter().filter_map(dated).max() {
+            Some((_, root)) => Ok(RunDir::new(root)),
             None => fail!(
                 "{}: no finished run is there; train one with `distill train --dataset cifar100`, or name one with --run DIR",
                 path.display()
@@ -95,21 +110,28 @@ impl RunDir {
         }
     }
 
+    /// The distilled sets of this run, each with what the newest has the most of.
+    fn dated_sets(&self) -> Result<Vec<((usize, SystemTime), PathBuf)>> {
+        let parent = folder_of(&self.root);
+        let order = Order::of(parent);
+        let dated = |set: PathBuf| {
+            let inner = set.strip_prefix(&self.root).ok()?;
+            Some((order.age(&Path::new(&self.name()).join(inner), &set.join("distilled.safetensors"))?, set))
+        };
+        Ok(folders(&self.distilled())?.into_iter().filter_map(dated).collect())
+    }
+
     /// The newest distilled set of this run.
     pub fn newest_distilled(&self) -> Result<Option<PathBuf>> {
-        newest(&self.distilled(), |set| set.join("distilled.safetensors"))
+        Ok(self.dated_sets()?.into_iter().max().map(|(_, set)| set))
     }
 }
 
 /// The newest distilled set of any run under `out`.
 pub fn newest_distilled(out: &Path) -> Result<PathBuf> {
-    let mut found = Vec::new();
-    for run in std::iter::once(out.to_path_buf()).chain(folders(out)?) {
-        for set in folders(&RunDir::new(run).distilled())? {
-            if let Some(time) = modified(&set.join("distilled.safetensors")) {
-                found.push((time, set));
-            }
-        }
+    let mut found = RunDir::new(out).dated_sets()?;
+    for run in folders(out)? {
+        found.extend(RunDir::new(run).dated_sets()?);
     }
     match found.into_iter().max() {
         Some((_, set)) => Ok(set),
@@ -118,16 +140,6 @@ pub fn newest_distilled(out: &Path) -> Result<PathBuf> {
             out.display()
         ),
     }
-}
-
-/// The folder under `parent` whose `witness` file is the newest.
-fn newest(parent: &Path, witness: impl Fn(&Path) -> PathBuf) -> Result<Option<PathBuf>> {
-    let dated = folders(parent)?.into_iter().filter_map(|f| Some((modified(&witness(&f))?, f)));
-    Ok(dated.max().map(|(_, folder)| folder))
-}
-
-fn modified(path: &Path) -> Option<SystemTime> {
-    fs::metadata(path).and_then(|m| m.modified()).ok()
 }
 
 /// The folders directly inside `parent`, sorted; none where it does not exist.

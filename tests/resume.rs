@@ -6,7 +6,8 @@ use std::path::Path;
 use std::sync::LazyLock;
 use std::time::Instant;
 
-use candle_core::Device;
+use candle_core::{Device, Tensor};
+use distill::checksums::sha256;
 use distill::config::{Config, Layers, Override};
 use distill::data::{Dataset, ImageSet, Split, load};
 use distill::error::Result;
@@ -16,7 +17,7 @@ use distill::nn::Params;
 use distill::ops::{Tape, Value, weighted_sum};
 use distill::progress::{Console, Verbosity};
 use distill::stages::{Latents, UNetTask, VaeTask};
-use distill::train::{Checkpoint, Finished, Intervals, Task, Trainer, learning_rate, load_weights};
+use distill::train::{Checkpoint, Finished, Intervals, Keep, Task, Trainer, learning_rate, load_weights};
 use tempfile::tempdir;
 
 const TINY: [&str; 14] = [
@@ -75,9 +76,15 @@ struct Attempt<'a> {
     set: &'a [&'a str],
     trouble: Trouble,
     deadline: Option<Instant>,
+    keep: Keep,
 }
 
-const VAE: Attempt = Attempt { stage: "vae", set: &[], trouble: Trouble::None, deadline: None };
+const KEEP: Keep = Keep { last: 2, best: false };
+const VAE: Attempt = Attempt { stage: "vae", set: &[], trouble: Trouble::None, deadline: None, keep: KEEP };
+
+fn quiet() -> Console {
+    Console::new(Verbosity::Quiet)
+}
 
 impl Attempt<'_> {
     fn config(&self) -> Config {
@@ -90,8 +97,9 @@ impl Attempt<'_> {
 
     /// Trains in `dir`. Where there is a checkpoint it starts from other weights: they must come from the file.
     fn run(&self, dir: &Path) -> Result<Finished> {
-        let (config, console) = (self.config(), Console::new(Verbosity::Quiet));
-        let seed = u64::from(Checkpoint::newest(&dir.join("run")).is_ok_and(|found| found.is_some()));
+        let (config, console) = (self.config(), quiet());
+        console.log_to(&dir.join("log.txt"))?;
+        let seed = u64::from(!checkpoints(dir).is_empty());
         let (params, ema) = (Params::new(seed, &Device::Cpu), Params::new(seed, &Device::Cpu));
         if self.stage == "vae" {
             let task = VaeTask::new(&config, &params, &ema, &IMAGES, &IMAGES, &Device::Cpu)?;
@@ -121,6 +129,7 @@ impl Attempt<'_> {
             dir: dir.join("run"),
             pictures: dir.into(),
             deadline: self.deadline,
+            keep: self.keep,
             console,
         };
         trainer.run(&Troubled(task, self.trouble))
@@ -133,10 +142,19 @@ impl Attempt<'_> {
     }
 }
 
+/// Names of the checkpoints in `dir`, oldest first.
+fn checkpoints(dir: &Path) -> Vec<String> {
+    let entries = fs::read_dir(dir.join("run")).into_iter().flatten();
+    let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    let mut steps: Vec<String> = names.filter(|name| name.starts_with("step-")).collect();
+    steps.sort();
+    steps
+}
+
 /// Everything that a run leaves behind, but for its duration: steps, metrics, and the bits of every tensor by name.
 fn left_behind(dir: &Path) -> (u64, Option<u64>, String, BTreeMap<String, Vec<u32>>) {
     let run = dir.join("run");
-    let (state, folder) = Checkpoint::newest(&run).unwrap().unwrap();
+    let (state, folder) = Checkpoint::newest(&run, &quiet()).unwrap().unwrap();
     let mut tensors = BTreeMap::new();
     for file in ["model", "ema", "optim"] {
         for (name, tensor) in load_weights(&folder.join(format!("{file}.safetensors")), &Device::Cpu).unwrap() {
@@ -163,11 +181,11 @@ fn stopped() -> tempfile::TempDir {
     dir
 }
 
-fn unbroken() -> tempfile::TempDir {
+static UNBROKEN: LazyLock<tempfile::TempDir> = LazyLock::new(|| {
     let dir = tempdir().unwrap();
     VAE.run(dir.path()).unwrap();
     dir
-}
+});
 
 #[test]
 fn twenty_steps_are_ten_and_ten_bit_for_bit() {
@@ -198,15 +216,16 @@ fn an_interrupted_save_leaves_the_checkpoint_before_it() {
     fs::create_dir(run.join(".tmp-step")).unwrap();
     fs::write(run.join(".tmp-step/model.safetensors"), b"half of a").unwrap();
     VAE.run(dir.path()).unwrap();
-    assert_same(unbroken().path(), dir.path());
+    assert_same(UNBROKEN.path(), dir.path());
     let mut names: Vec<_> = fs::read_dir(&run).unwrap().map(|e| e.unwrap().file_name()).collect();
     names.sort();
-    assert_eq!(names, ["metrics.jsonl", "step-0000020"]);
+    assert_eq!(names, ["metrics.jsonl", "step-0000015", "step-0000020"]);
     // Cut off by an error: the folder of the second part is not there.
-    let (state, _) = Checkpoint::newest(&run).unwrap().unwrap();
+    let (state, _) = Checkpoint::newest(&run, &quiet()).unwrap().unwrap();
     let later = Checkpoint { step: 21, ..state };
-    assert!(later.save(&run, &[("model", Vec::new()), ("no/where", Vec::new())]).is_err());
-    assert_same(unbroken().path(), dir.path());
+    assert!(later.save(&run, &[("model", Vec::new()), ("no/where", Vec::new())], "", 2).is_err());
+    assert!(!run.join(".tmp-step").exists(), "what filled the disk is gone");
+    assert_same(UNBROKEN.path(), dir.path());
 }
 
 #[test]
@@ -215,30 +234,114 @@ fn a_loss_that_is_not_finite_stops_the_run_before_it_does_harm() {
     let words = ["vae: the loss is NaN", "at step 13", "lower train.vae.learning_rate"];
     Attempt { trouble: Trouble::NotFinite(13), ..VAE }.fails(dir.path(), &words);
     VAE.run(dir.path()).unwrap();
-    assert_same(unbroken().path(), dir.path());
+    assert_same(UNBROKEN.path(), dir.path());
 }
 
+const FILES: [&str; 6] =
+    ["model.safetensors", "ema.safetensors", "optim.safetensors", "metrics.jsonl", "state.json", "SHA256SUMS"];
+
 #[test]
-fn a_damaged_checkpoint_is_refused_by_name() {
-    let refused = |file: &str, damage: &dyn Fn(&Path), words: &[&str]| {
-        let dir = stopped();
-        damage(&dir.path().join("run/step-0000010").join(file));
-        VAE.fails(dir.path(), words);
+fn a_damaged_checkpoint_falls_back_to_the_one_before() {
+    let flip = |path: &Path| {
+        let mut bytes = fs::read(path).unwrap();
+        let middle = bytes.len() / 2;
+        bytes[middle] ^= 1;
+        fs::write(path, bytes).unwrap();
     };
     let cut = |path: &Path| {
         let bytes = fs::read(path).unwrap();
         fs::write(path, &bytes[..bytes.len() / 2]).unwrap();
     };
-    for file in ["model.safetensors", "ema.safetensors", "optim.safetensors"] {
-        refused(file, &cut, &[file, "cut short or damaged"]);
+    let remove = |path: &Path| fs::remove_file(path).unwrap();
+    let damages: [&dyn Fn(&Path); 3] = [&flip, &cut, &remove];
+    for (file, damage) in FILES.iter().flat_map(|file| damages.map(|damage| (file, damage))) {
+        let dir = stopped();
+        damage(&dir.path().join("run/step-0000010").join(file));
+        VAE.run(dir.path()).unwrap();
+        assert_same(UNBROKEN.path(), dir.path());
+        let log = fs::read_to_string(dir.path().join("log.txt")).unwrap();
+        let warning = log.lines().find(|line| line.contains("warning: ")).unwrap_or_else(|| panic!("{file}: {log}"));
+        let told = warning.contains(&format!("step-0000010/{file}")) || warning.contains("step-0000010/SHA256SUMS");
+        assert!(told && (warning.contains("is damaged") || warning.contains("is missing")), "{warning}");
+        assert!(log.contains("goes on from step 5"), "{log}");
+        assert_eq!(checkpoints(dir.path()), ["step-0000015", "step-0000020"]);
     }
-    refused("optim.safetensors", &|path| fs::remove_file(path).unwrap(), &["optim.safetensors"]);
-    refused("state.json", &cut, &["state.json", "damaged or of another version"]);
-    let newer = |path: &Path| {
-        let text = fs::read_to_string(path).unwrap();
-        fs::write(path, text.replace("\"version\": 1", "\"version\": 2")).unwrap();
+}
+
+#[test]
+fn without_a_sound_checkpoint_the_run_stops_and_says_what_to_do() {
+    let dir = stopped();
+    for step in ["step-0000005", "step-0000010"] {
+        fs::write(dir.path().join("run").join(step).join("ema.safetensors"), b"").unwrap();
+    }
+    VAE.fails(dir.path(), &["each of its checkpoints (2) is damaged", "--overwrite"]);
+    // One of another version is whole, so nothing is passed over.
+    let dir = stopped();
+    let folder = dir.path().join("run/step-0000010");
+    let text = fs::read_to_string(folder.join("state.json")).unwrap();
+    let newer = text.replace("\"version\": 2", "\"version\": 3");
+    assert_ne!(text, newer);
+    fs::write(folder.join("state.json"), &newer).unwrap();
+    let sums = fs::read_to_string(folder.join("SHA256SUMS")).unwrap();
+    let resummed = sums.replace(&sha256(text.as_bytes()), &sha256(newer.as_bytes()));
+    assert_ne!(sums, resummed);
+    fs::write(folder.join("SHA256SUMS"), resummed).unwrap();
+    VAE.fails(dir.path(), &["step-0000010", "version 3", "reads version 2"]);
+}
+
+/// A task whose figure falls and rises again; the weights are the VAE's.
+struct Figures<'a>(&'a dyn Task, std::cell::Cell<u64>);
+
+impl Task for Figures<'_> {
+    fn loss(&self, tape: &Tape, step: u64) -> Result<Value> {
+        self.1.set(step + 1);
+        self.0.loss(tape, step)
+    }
+
+    fn validate(&self) -> Result<Vec<(&'static str, f64)>> {
+        Ok(vec![("figure", self.1.get().abs_diff(12) as f64)])
+    }
+
+    fn draw(&self, _: &Path) -> Result<()> {
+        Ok(())
+    }
+}
+
+#[test]
+fn the_best_weights_are_kept_and_taken_on_request() {
+    // Validated after steps 10 and 20 where the figure is 2 and 8: the best are those of step 10.
+    let averaged = |dir: &Path, keep: Keep, stops: &[u64]| {
+        let attempt = Attempt { keep, ..VAE };
+        let mut taken = None;
+        for trouble in stops.iter().map(|&at| Trouble::Stop(at)).chain([Trouble::None]) {
+            let (config, console) = (attempt.config(), quiet());
+            let (params, ema) = (Params::new(0, &Device::Cpu), Params::new(0, &Device::Cpu));
+            let task = VaeTask::new(&config, &params, &ema, &IMAGES, &IMAGES, &Device::Cpu).unwrap();
+            let task = Figures(&task, std::cell::Cell::new(0));
+            let attempt = Attempt { trouble, ..attempt };
+            let result = attempt.train(&config, dir, &params, &ema, &task, &console);
+            taken = result.ok().map(|finished| (finished, ema.named()));
+        }
+        let (finished, ema) = taken.unwrap();
+        let bits = |(name, tensor): (String, Tensor)| {
+            let values = tensor.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+            (format!("ema: {name}"), values.into_iter().map(f32::to_bits).collect::<Vec<_>>())
+        };
+        (finished, ema.into_iter().map(bits).collect::<BTreeMap<_, _>>())
     };
-    refused("state.json", &newer, &["state.json", "version 2", "reads version 1"]);
+    let best = Keep { last: 1, best: true };
+    let of_step_10 = left_behind(stopped().path()).3;
+    for stops in [&[][..], &[11], &[4, 17]] {
+        let dir = tempdir().unwrap();
+        let (finished, ema) = averaged(dir.path(), best, stops);
+        assert_eq!((finished.steps, finished.best.map(|b| (b.step, b.figure))), (20, Some((10, 2.0))), "{stops:?}");
+        assert!(ema.iter().all(|(name, bits)| of_step_10[name] == *bits), "{stops:?}");
+        assert_eq!(checkpoints(dir.path()), ["step-0000010", "step-0000020"], "{stops:?}");
+    }
+    let (dir, of_step_20) = (tempdir().unwrap(), left_behind(UNBROKEN.path()).3);
+    let (finished, ema) = averaged(dir.path(), Keep { last: 1, best: false }, &[]);
+    assert!(finished.best.is_none() && ema.iter().all(|(name, bits)| of_step_20[name] == *bits));
+    assert_eq!(checkpoints(dir.path()), ["step-0000020"]);
 }
 
 #[test]

@@ -22,6 +22,14 @@ pub struct Training {
     /// Start again even if the run has finished, removing what it trained
     #[arg(long)]
     pub overwrite: bool,
+    /// Checkpoints kept while a network trains; where the newest is damaged, the one before it is taken
+    #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub keep_last: u32,
+    /// Keep the checkpoint with the best validation too, and take the final weights from it instead of the last step.
+    /// Every train.sample_every steps the averaged weights are validated: the VAE by validation_mse, the UNet by
+    /// validation_loss, the lower the better
+    #[arg(long)]
+    pub keep_best: bool,
     #[command(flatten)]
     pub configuring: Configuring,
 }

@@ -8,7 +8,7 @@ use std::time::Instant;
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 
-use super::resolve::hex;
+use crate::checksums::hex;
 use crate::distilled::{Batch, Batches};
 use crate::error::{AtPath, Result};
 use crate::ops::cpu::products;

@@ -1,5 +1,6 @@
 //! The subcommands, one file each.
 
+mod begin;
 mod bench;
 mod completions;
 mod data;

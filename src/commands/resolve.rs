@@ -2,8 +2,7 @@
 
 use std::path::Path;
 
-use sha2::{Digest, Sha256};
-
+use crate::checksums::sha256;
 use crate::cli::{Common, Configuring, Training};
 use crate::config::{Config, Layers, Override, default_preset};
 use crate::data::Dataset;
@@ -93,10 +92,5 @@ fn fingerprint(config: &Config) -> String {
     for section in ["sampler", "eval"] {
         table.remove(section);
     }
-    hex(&Sha256::digest(table.to_string())[..4])
-}
-
-/// Bytes as hexadecimal digits.
-pub fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    sha256(table.to_string().as_bytes())[..8].into()
 }

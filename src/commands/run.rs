@@ -7,7 +7,7 @@ use serde::Serialize;
 use super::dry_run::dry_run;
 use super::eval::{Judge, Source, Subject};
 use super::resolve::{resolve, run_dir};
-use super::{print, sample, to_json, train};
+use super::{begin, print, sample, to_json, train};
 use crate::cli::{Common, RunArgs, SampleArgs};
 use crate::data::{self, Split};
 use crate::error::Result;
@@ -40,8 +40,8 @@ pub fn run(args: &RunArgs, console: &Console) -> Result<()> {
     // Asked before hours of training: are there as many real images to compare with?
     data::load(&config.dataset, Split::Train, config.image_size, args.common.data_dir.as_deref())?
         .random_per_class(args.sampling.ipc as usize, 0)?;
-    if dir.is_finished() && !args.training.overwrite {
-        train::check_same(&dir, &resolved.config)?;
+    if train::finished_before(&dir, &args.training)? {
+        begin::check_same(&dir, &resolved.config)?;
         console.info(format!("{}: training has finished before", dir.root.display()));
     } else {
         train::train(&resolved, &dir, &args.training, None, &args.common, console)?;

@@ -6,12 +6,11 @@ use std::sync::Arc;
 use candle_core::Device;
 use serde::Serialize;
 use serde_json::json;
-use sha2::{Digest, Sha256};
 
 use super::draw::Drawing;
 use super::dry_run::dry_run;
-use super::resolve::hex;
 use super::{print, to_json};
+use crate::checksums::sha256;
 use crate::cli::{Common, SampleArgs, Sampling as SamplingArgs};
 use crate::config::{Config, Layers, Override};
 use crate::data::Class;
@@ -22,8 +21,7 @@ use crate::models::vae::Vae;
 use crate::nn::Params;
 use crate::progress::{Console, duration};
 use crate::run_dir::RunDir;
-use crate::stages::{Generator, LatentStatistics, ModelCard, Sampling};
-use crate::train::load_weights;
+use crate::stages::{Generator, LatentStatistics, ModelCard, Sampling, read_trained};
 use crate::{fail, usage};
 
 pub fn run(args: &SampleArgs, console: &Console) -> Result<()> {
@@ -101,6 +99,7 @@ pub fn sample(run: &RunDir, config: &Config, args: &SampleArgs, console: &Consol
     let drawn = drawing.draw(&batches, console)?;
     let listing = listing(run, config, args, &trained, &named);
     staging.finish(&listing, &mut drawing.pixels(&batches, console))?;
+    run.note(&target)?;
     Ok(Summary {
         distilled: target.display().to_string(),
         images: named.len(),
@@ -132,11 +131,10 @@ fn listing(run: &RunDir, config: &Config, args: &SampleArgs, trained: &Trained, 
 
 /// The autoencoder of a run, and the description that stands beside it.
 pub fn load_vae(run: &RunDir, device: &Device) -> Result<(Vae, ModelCard)> {
-    let path = run.weights("vae");
-    let card = ModelCard::read(&path, "vae")?;
+    let (card, weights) = read_trained(run, "vae", device)?;
     let params = Params::new(0, device);
     let vae = Vae::new(&card.config.vae, params.builder())?;
-    params.assign(&load_weights(&path, device)?, &path.display().to_string())?;
+    params.assign(&weights, &run.weights("vae").display().to_string())?;
     Ok((vae, card))
 }
 
@@ -157,13 +155,13 @@ impl Trained {
         let device = common.device.open()?;
         let (vae, _) = load_vae(run, &device)?;
         let path = run.weights("unet");
-        let card = ModelCard::read(&path, "unet")?;
+        let (card, weights) = read_trained(run, "unet", &device)?;
         let Some(statistics) = card.latents else {
             fail!("{}: states no latent statistics; train the unet stage again", path.display());
         };
         let params = Params::new(0, &device);
         let unet = UNet::new(&card.config.unet, card.config.latents(card.classes.len()), params.builder())?;
-        params.assign(&load_weights(&path, &device)?, &path.display().to_string())?;
+        params.assign(&weights, &path.display().to_string())?;
         Ok(Trained { vae, unet, statistics, config: card.config, steps: card.steps, classes: card.classes, device })
     }
 
@@ -218,7 +216,7 @@ fn set_name(args: &SampleArgs, config: &Config, seed: u64, chosen: &[u32], all: 
     if chosen.len() < all {
         let list = chosen.iter().map(u32::to_string).collect::<Vec<_>>().join("_");
         let few = list.len() <= 40; // a folder's name has a limit
-        name += &if few { format!("-classes{list}") } else { format!("-classes{}", &hex(&Sha256::digest(list))[..8]) };
+        name += &if few { format!("-classes{list}") } else { format!("-classes{}", &sha256(list.as_bytes())[..8]) };
     }
     Ok(format!("{name}-seed{seed}").into())
 }

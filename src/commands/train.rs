@@ -1,51 +1,35 @@
 //! `distill train`: the VAE, its latents, the UNet.
 
-use std::fs::{self, File};
+use std::fs;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use candle_core::Device;
 use rand::RngCore;
-use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
+use serde::Serialize;
 
+use super::begin;
 use super::dry_run::dry_run;
-use super::resolve::{Resolved, hex, resolve, run_dir};
+use super::resolve::{Resolved, resolve, run_dir};
 use super::sample::load_vae;
 use super::{print, to_json};
+use crate::checksums::sha256;
 use crate::cli::{Common, Stage, TrainArgs, Training};
-use crate::config::{Config, Layers};
+use crate::config::Config;
 use crate::data::{self, ImageSet, Split};
 use crate::device;
-use crate::error::{AtPath, Error, Result};
-use crate::fs::{lock, write_atomic};
+use crate::error::{AtPath, Result};
 use crate::models::vae::Vae;
 use crate::nn::Params;
-use crate::ops::cpu::products;
 use crate::progress::{Console, duration};
 use crate::rng::Rng;
 use crate::run_dir::RunDir;
-use crate::stages::{Latents, ModelCard, UNetTask, VALIDATION_IMAGES, VaeTask, spread};
-use crate::train::{FORMAT_VERSION, Finished, Intervals, Task, Trainer, save_weights};
-use crate::{fail, usage};
+use crate::stages::{Latents, ModelCard, TrainedSummary, UNetTask, VALIDATION_IMAGES, VaeTask, spread, write_trained};
+use crate::train::{Checkpoint, FORMAT_VERSION, Finished, Intervals, Keep, Task, Trainer};
+use crate::usage;
 
 /// Share of a time limit that the VAE gets where both networks are trained.
 const VAE_SHARE: f64 = 0.25;
-
-/// What is written once a run starts.
-#[derive(Serialize, Deserialize)]
-struct Meta {
-    distill: String,
-    command: Vec<String>,
-    device: String,
-    /// What matrix products were computed in.
-    dtype: String,
-    preset: String,
-    /// Hash of the train split's pixels, labels and classes.
-    data_sha256: String,
-    images: usize,
-    classes: usize,
-}
 
 pub fn run(args: &TrainArgs, console: &Console) -> Result<()> {
     let resolved = resolve(&args.training.configuring, args.training.dataset.as_ref(), &[], &args.common, console)?;
@@ -54,7 +38,7 @@ pub fn run(args: &TrainArgs, console: &Console) -> Result<()> {
         let classes = class_count(&resolved.config, &args.common)?;
         return dry_run(&resolved.config, classes, &outputs(&dir), &args.common);
     }
-    if dir.is_finished() && !args.training.overwrite {
+    if finished_before(&dir, &args.training)? {
         usage!(
             "{}: this run has finished; sample from it with `distill sample`, start again with --overwrite, or choose \
              another --name",
@@ -66,6 +50,15 @@ pub fn run(args: &TrainArgs, console: &Console) -> Result<()> {
         true => print(&to_json(&summary)?),
         false => print(&format!("trained {}", dir.root.display())),
     }
+}
+
+/// Whether there is nothing left to train. A process that was killed at its very end may have left checkpoints: they go.
+pub fn finished_before(dir: &RunDir, training: &Training) -> Result<bool> {
+    let finished = dir.is_finished() && !training.overwrite;
+    if finished {
+        Checkpoint::remove_all(&dir.stage("unet"))?;
+    }
+    Ok(finished)
 }
 
 /// The number of classes, for a plan that reads no image.
@@ -99,16 +92,17 @@ pub fn train(
     let device = common.device.open()?;
     let config = &resolved.config;
     let set = data::load(&config.dataset, Split::Train, config.image_size, common.data_dir.as_deref())?;
-    let _lock = prepare(dir, config, training.overwrite, stage)?;
+    let _lock = begin::prepare(dir, config, training.overwrite, stage)?;
     console.log_to(&dir.log())?;
-    write_meta(resolved, dir, &set, &device, console)?;
+    begin::write_meta(resolved, dir, &set, &device, console)?;
     console.info(format!("{}: {} on {}", dir.root.display(), config.dataset, device::describe(&device)));
 
     let (kept, held) = set.hold_out();
     let images = if config.train.hold_out { &kept } else { &set };
     let held = if held.is_empty() { &set } else { &held };
     let deadline = |share: f64| training.max_time.map(|limit: Duration| start + limit.mul_f64(share));
-    let session = Session { config, dir, device: &device, console, images, validation: held };
+    let keep = Keep { last: training.keep_last as usize, best: training.keep_best };
+    let session = Session { config, dir, device: &device, console, images, validation: held, keep };
     let vae_share = if stage == Some(Stage::Vae) { 1.0 } else { VAE_SHARE };
     let (vae, of_vae) = session.vae(deadline(vae_share))?;
     let mut of_unet = None;
@@ -119,73 +113,6 @@ pub fn train(
     Ok(Summary { run: dir.root.display().to_string(), vae: Some(of_vae), unet: of_unet })
 }
 
-/// Makes the run's folder, or checks that it belongs to this configuration; the lock keeps a second process out.
-fn prepare(dir: &RunDir, config: &Config, overwrite: bool, stage: Option<Stage>) -> Result<File> {
-    fs::create_dir_all(&dir.root).at(&dir.root)?;
-    let lock = lock(&dir.root.join(".lock"), "is training this run")?;
-    if stage == Some(Stage::Unet) && !dir.weights("vae").is_file() {
-        usage!("--stage unet: {} has no finished VAE; train it first with --stage vae", dir.root.display());
-    }
-    if !overwrite || stage == Some(Stage::Unet) {
-        check_same(dir, config)?;
-    }
-    if overwrite {
-        // A UNet is worth nothing without the VAE that it was trained on.
-        let stages: &[&str] = if stage == Some(Stage::Unet) { &["unet"] } else { &["vae", "unet"] };
-        for folder in stages.iter().map(|stage| dir.stage(stage)).filter(|folder| folder.exists()) {
-            fs::remove_dir_all(&folder).at(&folder)?;
-        }
-    }
-    write_atomic(&dir.config(), config.to_toml().as_bytes())?;
-    fs::create_dir_all(dir.samples()).at(&dir.samples())?;
-    Ok(lock)
-}
-
-/// Refuses to mix two configurations in one run.
-pub fn check_same(dir: &RunDir, config: &Config) -> Result<()> {
-    if !dir.config().is_file() {
-        return Ok(());
-    }
-    let before = Layers::written(&dir.config())?.resolve()?;
-    match config.training_differences(&before).first() {
-        Some(key) => usage!(
-            "{}: this run was started with another {key}; choose another --name, or --overwrite to start again",
-            dir.root.display()
-        ),
-        None => Ok(()),
-    }
-}
-
-/// Writes meta.json, after a look at the one of a run that goes on: its data must be the same.
-fn write_meta(resolved: &Resolved, dir: &RunDir, set: &ImageSet, device: &Device, console: &Console) -> Result<()> {
-    let meta = Meta {
-        distill: env!("CARGO_PKG_VERSION").into(),
-        command: std::env::args().collect(),
-        device: device::describe(device),
-        dtype: products::current().to_string(),
-        preset: resolved.preset.clone(),
-        data_sha256: set.sha256(),
-        images: set.len(),
-        classes: set.classes.len(),
-    };
-    let begun = dir.weights("vae").is_file() || dir.stage("vae").join("metrics.jsonl").is_file();
-    let old = fs::read(dir.meta()).ok().and_then(|bytes| serde_json::from_slice::<Meta>(&bytes).ok());
-    if let Some(old) = old.filter(|_| begun) {
-        if old.data_sha256 != meta.data_sha256 {
-            fail!(
-                "{}: this run was started on other images ({} then, {} now); name the same --data-dir, or another --name",
-                dir.root.display(),
-                old.images,
-                meta.images
-            );
-        }
-        if old.dtype != meta.dtype {
-            console.warn(format!("this run was started with {} products and goes on with {}", old.dtype, meta.dtype));
-        }
-    }
-    write_atomic(&dir.meta(), to_json(&meta)?.as_bytes())
-}
-
 /// One call of training, with everything that both stages need.
 struct Session<'a> {
     config: &'a Config,
@@ -194,6 +121,7 @@ struct Session<'a> {
     console: &'a Console,
     images: &'a ImageSet,
     validation: &'a ImageSet,
+    keep: Keep,
 }
 
 impl Session<'_> {
@@ -205,23 +133,17 @@ impl Session<'_> {
             let finished = self.fit("vae", &task, &params, &ema, deadline)?;
             self.finish("vae", &ema, finished, None)?;
         }
-        Ok((load_vae(self.dir, self.device)?.0, self.summary("vae")?))
-    }
-
-    /// What a finished stage's training ended with.
-    fn summary(&self, stage: &str) -> Result<Finished> {
-        let path = self.dir.summary(stage);
-        serde_json::from_slice(&fs::read(&path).at(&path)?)
-            .map_err(|e| Error::Failed(format!("{}: is damaged ({e}); start again with --overwrite", path.display())))
+        Checkpoint::remove_all(&self.dir.stage("vae"))?; // here, so that those left by a process that was killed go too
+        Ok((load_vae(self.dir, self.device)?.0, TrainedSummary::read(self.dir, "vae")?.training))
     }
 
     fn unet(&self, vae: &Vae, deadline: Option<Instant>) -> Result<Finished> {
         if self.dir.weights("unet").is_file() {
-            return self.summary("unet"); // another process finished it before this one got the lock
+            return Ok(TrainedSummary::read(self.dir, "unet")?.training); // another process finished it before this one got the lock
         }
         let flip = self.config.train.flip;
         let path = self.dir.weights("vae");
-        let weights = hex(&Sha256::digest(fs::read(&path).at(&path)?));
+        let weights = sha256(&fs::read(&path).at(&path)?);
         let latents = Latents::cached(&self.dir.latents(), vae, &weights, self.images, flip, self.console)?;
         let fixed = self.validation.subset(&spread(self.validation.len(), VALIDATION_IMAGES));
         let validation = Latents::with_statistics(vae, &fixed, &latents.statistics, self.console)?;
@@ -229,7 +151,9 @@ impl Session<'_> {
         let classes = self.images.classes.len();
         let task = UNetTask::new(self.config, &params, &ema, vae, &latents, &validation, classes, self.device)?;
         let finished = self.fit("unet", &task, &params, &ema, deadline)?;
+        self.dir.note(&self.dir.root)?;
         self.finish("unet", &ema, finished, Some(&latents))?;
+        Checkpoint::remove_all(&self.dir.stage("unet"))?;
         Ok(finished)
     }
 
@@ -256,6 +180,7 @@ impl Session<'_> {
             ema,
             config,
             intervals,
+            keep: self.keep,
             dir: self.dir.stage(stage),
             pictures: self.dir.samples(),
             deadline,
@@ -265,20 +190,19 @@ impl Session<'_> {
         trainer.run(task)
     }
 
-    /// Writes the averaged weights as final, then removes the checkpoints that led to them.
+    /// Writes the averaged weights as final.
     fn finish(&self, stage: &str, ema: &Params, training: Finished, latents: Option<&Latents>) -> Result<()> {
+        let steps = training.best.map_or(training.steps, |best| best.step);
         let card = ModelCard {
             format: FORMAT_VERSION,
             kind: stage.into(),
             distill: env!("CARGO_PKG_VERSION").into(),
             classes: self.images.classes.to_vec(),
             config: self.config.clone(),
-            steps: training.steps,
-            images: training.images,
+            steps,
+            images: steps * (training.images / training.steps.max(1)),
             latents: latents.map(|l| l.statistics.clone()),
         };
-        write_atomic(&self.dir.summary(stage), to_json(&training)?.as_bytes())?;
-        save_weights(&self.dir.weights(stage), &ema.named(), &card)?;
-        crate::train::Checkpoint::remove_all(&self.dir.stage(stage))
+        write_trained(self.dir, &ema.named(), &card, training)
     }
 }

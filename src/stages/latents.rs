@@ -1,11 +1,12 @@
 //! The train split as latents: encoded once, normalized by their own statistics, cached beside the VAE.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use candle_core::{Device, Tensor};
 use serde::{Deserialize, Serialize};
 
 use super::{BATCH, to_tensor};
+use crate::checksums::Checksums;
 use crate::data::ImageSet;
 use crate::error::Result;
 use crate::models::vae::Vae;
@@ -157,10 +158,14 @@ impl Latents {
         let header = Header { statistics: self.statistics.clone(), dims, images, vae };
         let shape = (dims[1], dims[0], dims[2], dims[2], dims[3]);
         let values = Tensor::from_slice(&self.values, shape, &Device::Cpu)?;
-        save_weights(path, &[("latents".to_string(), values)], &header)
+        let hash = save_weights(path, &[("latents".to_string(), values)], &header)?;
+        let mut sums = Checksums::default();
+        sums.add(&file_name(path), hash);
+        sums.write(&sums_of(path))
     }
 
     fn read(path: &Path, images: &ImageSet, flip: bool, hashes: &(String, String)) -> Result<Self> {
+        Checksums::check(&sums_of(path), &[&file_name(path)])?;
         let header: Header = read_metadata(path)?;
         let [n, variants, size, channels] = header.dims;
         if n != images.len()
@@ -177,4 +182,13 @@ impl Latents {
         };
         Ok(Latents { values, labels: images.labels.clone(), size, channels, statistics: header.statistics })
     }
+}
+
+/// Where the hash of the cache at `path` stands.
+fn sums_of(path: &Path) -> PathBuf {
+    path.with_extension("sha256")
+}
+
+fn file_name(path: &Path) -> String {
+    path.file_name().unwrap_or_default().to_string_lossy().into_owned()
 }

@@ -2,24 +2,20 @@
 
 mod generator;
 mod latents;
+mod trained;
 mod unet;
 mod vae;
 
 pub use generator::{Generator, Sampling};
 pub use latents::{LatentStatistics, Latents};
+pub use trained::{ModelCard, TrainedSummary, read_trained, write_trained};
 pub use unet::UNetTask;
 pub use vae::{VaeTask, reconstruct};
 
-use std::path::Path;
-
 use candle_core::{Device, Tensor};
-use serde::{Deserialize, Serialize};
 
-use crate::config::Config;
-use crate::data::{Class, ImageSet};
+use crate::data::ImageSet;
 use crate::error::Result;
-use crate::fail;
-use crate::train::{FORMAT_VERSION, read_metadata};
 
 /// Images that go through the autoencoder at once outside training.
 const BATCH: usize = 100;
@@ -28,41 +24,6 @@ const PICTURE_COLUMNS: usize = 10;
 const PICTURE_ROWS: usize = 6;
 /// Images of the held-out tenth that validation looks at.
 pub const VALIDATION_IMAGES: usize = 512;
-
-/// What stands beside a network's final weights.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct ModelCard {
-    pub format: u32,
-    /// "vae" or "unet".
-    pub kind: String,
-    /// Version of this program.
-    pub distill: String,
-    pub classes: Vec<Class>,
-    pub config: Config,
-    /// Training steps and images seen; the times stand in summary.json, so that equal runs write equal weights files.
-    pub steps: u64,
-    pub images: u64,
-    /// Of the latents that the UNet was trained on.
-    pub latents: Option<LatentStatistics>,
-}
-
-impl ModelCard {
-    /// The card of the weights at `path`; an error if they are not a `kind` that this version reads.
-    pub fn read(path: &Path, kind: &str) -> Result<Self> {
-        let card: ModelCard = read_metadata(path)?;
-        if card.kind != kind || card.format != FORMAT_VERSION {
-            fail!(
-                "{}: holds a {} of format {}, expected a {kind} of format {FORMAT_VERSION}; train the stage again, or use \
-                 the program that wrote it (version {})",
-                path.display(),
-                card.kind,
-                card.format,
-                card.distill
-            );
-        }
-        Ok(card)
-    }
-}
 
 /// `count` places spread evenly over 0..n, or all of them.
 pub fn spread(n: usize, count: usize) -> Vec<usize> {

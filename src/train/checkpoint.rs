@@ -1,86 +1,30 @@
-//! Weights and training states on disk: safetensors files with one JSON key of metadata, written whole or not at all.
+//! Training states on disk: a folder `step-0001000` each, whole or not there, with the hashes of all its files.
 
-use std::collections::{BTreeMap, HashMap};
 use std::fs;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
-use candle_core::{DType, Device, Tensor};
-use safetensors::SafeTensors;
-use safetensors::tensor::TensorView;
-use serde::de::DeserializeOwned;
+use candle_core::{Device, Tensor};
 use serde::{Deserialize, Serialize};
 
+use super::weights::{load_weights, save_weights};
+use crate::checksums::{Checksums, sha256};
 use crate::error::{AtPath, Error, Result};
 use crate::fail;
 use crate::fs::{sync_folder, write_atomic};
+use crate::progress::Console;
 
-/// The one metadata key: several would be written in an order that changes from run to run.
-const METADATA_KEY: &str = "distill";
-/// The version of a checkpoint's layout; a file of another version is refused.
-pub const FORMAT_VERSION: u32 = 1;
-
-/// Writes tensors as f32 with `metadata` beside them.
-pub fn save_weights(path: &Path, tensors: &[(String, Tensor)], metadata: &impl Serialize) -> Result<()> {
-    let mut buffers = Vec::with_capacity(tensors.len());
-    for (name, tensor) in tensors {
-        let values = tensor.to_dtype(DType::F32)?.flatten_all()?.to_vec1::<f32>()?;
-        let bytes: Vec<u8> = values.iter().flat_map(|v| v.to_le_bytes()).collect();
-        buffers.push((name, tensor.dims().to_vec(), bytes));
-    }
-    let mut views = Vec::with_capacity(buffers.len());
-    for (name, dims, bytes) in &buffers {
-        let view = TensorView::new(safetensors::Dtype::F32, dims.clone(), bytes);
-        views.push((name, view.map_err(|e| Error::Failed(format!("{}: {e}", path.display())))?));
-    }
-    let json = serde_json::to_string(metadata).map_err(|e| Error::Failed(format!("{}: {e}", path.display())))?;
-    let metadata = HashMap::from([(METADATA_KEY.to_string(), json)]);
-    let bytes = safetensors::serialize(views, Some(metadata))
-        .map_err(|e| Error::Failed(format!("{}: cannot be written as safetensors: {e}", path.display())))?;
-    write_atomic(path, &bytes)
-}
-
-/// Reads all tensors of a safetensors file by name.
-pub fn load_weights(path: &Path, device: &Device) -> Result<BTreeMap<String, Tensor>> {
-    let bytes = fs::read(path).at(path)?;
-    let file = parse(path, &bytes)?;
-    let mut out = BTreeMap::new();
-    for (name, view) in file.iter() {
-        if view.dtype() != safetensors::Dtype::F32 {
-            fail!("{}: tensor {name} is {:?}, expected F32", path.display(), view.dtype());
-        }
-        let values: Vec<f32> =
-            view.data().chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect();
-        out.insert(name.to_string(), Tensor::from_vec(values, view.shape(), device)?);
-    }
-    Ok(out)
-}
-
-/// The metadata that [`save_weights`] put beside the tensors.
-pub fn read_metadata<T: DeserializeOwned>(path: &Path) -> Result<T> {
-    let bytes = fs::read(path).at(path)?;
-    parse(path, &bytes)?;
-    let (_, header) = SafeTensors::read_metadata(&bytes)
-        .map_err(|e| Error::Failed(format!("{}: is not a whole safetensors file: {e}", path.display())))?;
-    let Some(json) = header.metadata().as_ref().and_then(|m| m.get(METADATA_KEY)) else {
-        fail!("{}: has no `{METADATA_KEY}` metadata; it was not written by distill", path.display());
-    };
-    serde_json::from_str(json)
-        .map_err(|e| Error::Failed(format!("{}: its metadata is of another version of distill: {e}", path.display())))
-}
-
-fn parse<'a>(path: &Path, bytes: &'a [u8]) -> Result<SafeTensors<'a>> {
-    SafeTensors::deserialize(bytes).map_err(|e| {
-        Error::Failed(format!(
-            "{}: is not a whole safetensors file ({e}); it was cut short or damaged, restore it or train again",
-            path.display()
-        ))
-    })
-}
-
+/// The version of a checkpoint's layout; one of another version is refused.
+const VERSION: u32 = 2;
 /// The folder in which a checkpoint is made. There is one, so that a save that was cut off is cleared by the next.
 const UNFINISHED: &str = ".tmp-step";
+const STATE: &str = "state.json";
+const METRICS: &str = "metrics.jsonl";
+const SUMS: &str = "SHA256SUMS";
+/// Every file that a checkpoint must have beside [`SUMS`].
+const FILES: [&str; 5] = ["model.safetensors", "ema.safetensors", "optim.safetensors", METRICS, STATE];
 
-/// What a training run needs to go on, besides tensors. All randomness follows from the seed and the step.
+/// What a training run needs to go on, besides tensors and metrics. All randomness follows from the seed and the step.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Checkpoint {
     pub version: u32,
@@ -93,13 +37,23 @@ pub struct Checkpoint {
     /// The mean loss that the last log line stated.
     pub loss: f64,
     pub recent: Recent,
+    /// The best validation so far, where it is kept.
+    pub best: Option<Best>,
 }
 
 impl Default for Checkpoint {
     /// The state before the first step.
     fn default() -> Self {
-        Checkpoint { version: FORMAT_VERSION, step: 0, total: None, seconds: 0.0, loss: 0.0, recent: Recent::default() }
+        let (seconds, loss) = (0.0, 0.0);
+        Checkpoint { version: VERSION, step: 0, total: None, seconds, loss, recent: Recent::default(), best: None }
     }
+}
+
+/// A validation: the step after which it was made, and its deciding figure.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Best {
+    pub step: u64,
+    pub figure: f64,
 }
 
 /// Sums of the loss and the gradient's norm since the last log line.
@@ -134,21 +88,58 @@ impl Recent {
 pub type Parts<'a> = [(&'a str, Vec<(String, Tensor)>)];
 
 impl Checkpoint {
-    /// Writes a folder `step-0001000` under `dir`, then removes older ones.
-    pub fn save(&self, dir: &Path, parts: &Parts) -> Result<()> {
-        let target = dir.join(format!("step-{:07}", self.step));
+    /// Takes note of a validation after this step; whether it is the best so far, by its first figure.
+    pub fn note(&mut self, figures: &[(&str, f64)]) -> bool {
+        let figure = figures.first().map_or(f64::NAN, |(_, figure)| *figure);
+        let better = figure < self.best.map_or(f64::INFINITY, |best| best.figure);
+        if better {
+            self.best = Some(Best { step: self.step, figure });
+        }
+        better
+    }
+
+    /// Writes a folder `step-0001000` under `dir` with the lines of metrics so far, then removes all others but the
+    /// `keep_last` newest and the best. Where it cannot be written, those before it stay as they are.
+    pub fn save(&self, dir: &Path, parts: &Parts, metrics: &str, keep_last: usize) -> Result<()> {
         let unfinished = dir.join(UNFINISHED);
         remove(&unfinished)?;
-        fs::create_dir(&unfinished).at(&unfinished)?;
-        for (stem, tensors) in parts {
-            save_weights(&unfinished.join(format!("{stem}.safetensors")), tensors, self)?;
+        if let Err(error) = self.write(&unfinished, parts, metrics) {
+            let _ = remove(&unfinished); // what is there may be what filled the disk
+            return Err(error);
         }
-        let json = serde_json::to_vec_pretty(self).map_err(|e| Error::Failed(e.to_string()))?;
-        write_atomic(&unfinished.join("state.json"), &json)?;
+        let target = folder(dir, self.step);
         remove(&target)?;
         fs::rename(&unfinished, &target).at(&target)?;
         sync_folder(dir)?;
-        folders(dir)?.iter().filter(|(step, _)| *step < self.step).try_for_each(|(_, old)| remove(old))
+        self.remove_others(dir, keep_last)
+    }
+
+    fn write(&self, folder: &Path, parts: &Parts, metrics: &str) -> Result<()> {
+        fs::create_dir(folder).at(folder)?;
+        let mut sums = Checksums::default();
+        for (stem, tensors) in parts {
+            let name = format!("{stem}.safetensors");
+            sums.add(&name, save_weights(&folder.join(&name), tensors, self)?);
+        }
+        let state = serde_json::to_string_pretty(self).map_err(|e| Error::Failed(e.to_string()))?;
+        for (name, text) in [(METRICS, metrics), (STATE, &state)] {
+            write_atomic(&folder.join(name), text.as_bytes())?;
+            sums.add(name, sha256(text.as_bytes()));
+        }
+        sums.write(&folder.join(SUMS))
+    }
+
+    /// Those of later steps are removed as well: training only passes a checkpoint that it found damaged.
+    fn remove_others(&self, dir: &Path, keep_last: usize) -> Result<()> {
+        let best = self.best.map(|best| best.step);
+        let mut newer = 0;
+        for (step, folder) in folders(dir)?.into_iter().rev() {
+            newer += usize::from(step <= self.step);
+            if (step > self.step || newer > keep_last) && Some(step) != best {
+                remove(&folder)?;
+            }
+        }
+        Ok(())
     }
 
     /// Removes all checkpoints under `dir`: the final weights have taken their place.
@@ -157,26 +148,57 @@ impl Checkpoint {
         folders(dir)?.iter().try_for_each(|(_, folder)| remove(folder))
     }
 
-    /// The newest checkpoint under `dir`, with its folder.
-    pub fn newest(dir: &Path) -> Result<Option<(Checkpoint, PathBuf)>> {
-        let Some((_, folder)) = folders(dir)?.pop() else { return Ok(None) };
-        let path = folder.join("state.json");
-        let bytes = fs::read(&path).at(&path)?;
-        let checkpoint: Checkpoint = serde_json::from_slice(&bytes).map_err(|e| {
-            Error::Failed(format!(
-                "{}: is damaged or of another version ({e}); remove {} to start again",
-                path.display(),
-                folder.display()
-            ))
-        })?;
-        if checkpoint.version != FORMAT_VERSION {
-            fail!(
-                "{}: is a checkpoint of version {}, this program reads version {FORMAT_VERSION}; use the program that wrote it",
-                path.display(),
-                checkpoint.version
-            );
+    /// The newest checkpoint under `dir` that is whole, with its folder; none where there are no checkpoints. A damaged
+    /// one is warned about and passed over.
+    ///
+    /// # Errors
+    /// All of them are damaged, or the newest that is whole is of another version.
+    pub fn newest(dir: &Path, console: &Console) -> Result<Option<(Checkpoint, PathBuf)>> {
+        let all = folders(dir)?;
+        for (_, folder) in all.iter().rev() {
+            match Self::open(folder) {
+                Ok(checkpoint) if checkpoint.version == VERSION => return Ok(Some((checkpoint, folder.clone()))),
+                Ok(checkpoint) => fail!(
+                    "{}: is a checkpoint of version {}, this program reads version {VERSION}; use the program that wrote \
+                     it, or start again with --overwrite",
+                    folder.display(),
+                    checkpoint.version
+                ),
+                Err(problem) => console.warn(format!("{problem}; trying the checkpoint before it")),
+            }
         }
-        Ok(Some((checkpoint, folder)))
+        if all.is_empty() {
+            return Ok(None);
+        }
+        fail!(
+            "{}: each of its checkpoints ({}) is damaged, as said above; put back a copy of one, or start again with \
+             --overwrite",
+            dir.display(),
+            all.len()
+        )
+    }
+
+    /// The state in a checkpoint's folder, all of whose files have been compared with their hashes.
+    fn open(folder: &Path) -> Result<Checkpoint> {
+        Checksums::check(&folder.join(SUMS), &FILES)?;
+        let path = folder.join(STATE);
+        serde_json::from_slice(&fs::read(&path).at(&path)?)
+            .map_err(|e| Error::Failed(format!("{}: is not a checkpoint's state: {e}", path.display())))
+    }
+
+    /// The folder of the best checkpoint under `dir`, after a look at its hashes.
+    pub fn open_best(dir: &Path, best: Best) -> Result<PathBuf> {
+        let folder = folder(dir, best.step);
+        match Self::open(&folder) {
+            Ok(_) => Ok(folder),
+            Err(problem) => fail!("{problem}; without --keep-best the same command takes the weights of the last step"),
+        }
+    }
+
+    /// The metrics in a checkpoint's folder.
+    pub fn metrics(folder: &Path) -> Result<String> {
+        let path = folder.join(METRICS);
+        fs::read_to_string(&path).at(&path)
     }
 
     /// Fills the live tensors of `parts` from the checkpoint's folder.
@@ -204,7 +226,15 @@ impl Checkpoint {
 }
 
 fn remove(folder: &Path) -> Result<()> {
-    if folder.exists() { fs::remove_dir_all(folder).at(folder) } else { Ok(()) }
+    match fs::remove_dir_all(folder) {
+        Err(e) if e.kind() == ErrorKind::NotFound => Ok(()),
+        removed => removed.at(folder),
+    }
+}
+
+/// The folder of the checkpoint of `step`.
+fn folder(dir: &Path, step: u64) -> PathBuf {
+    dir.join(format!("step-{step:07}"))
 }
 
 /// Checkpoint folders under `dir`, oldest first.

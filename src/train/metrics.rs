@@ -1,6 +1,6 @@
 //! metrics.jsonl: one JSON object a line, each with its step.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{File, OpenOptions};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
@@ -13,26 +13,22 @@ use crate::fs::write_atomic;
 pub struct Metrics {
     path: PathBuf,
     file: File,
+    text: String,
 }
 
 impl Metrics {
-    /// Opens `dir/metrics.jsonl` to go on after `step`: lines of later steps, from a run that was cut off, are removed.
-    pub fn resume(dir: &Path, step: u64) -> Result<Self> {
+    /// Starts `dir/metrics.jsonl` with the lines of the checkpoint that training goes on from. Lines of later steps, which
+    /// a run that was cut off may have left, are gone.
+    pub fn start(dir: &Path, text: String) -> Result<Self> {
         let path = dir.join("metrics.jsonl");
-        if path.exists() {
-            let text = fs::read_to_string(&path).at(&path)?;
-            let kept: String = text.lines().filter(|line| step_of(line).is_some_and(|s| s <= step)).fold(
-                String::new(),
-                |mut out, line| {
-                    out.push_str(line);
-                    out.push('\n');
-                    out
-                },
-            );
-            write_atomic(&path, kept.as_bytes())?;
-        }
-        let file = OpenOptions::new().create(true).append(true).open(&path).at(&path)?;
-        Ok(Metrics { path, file })
+        write_atomic(&path, text.as_bytes())?;
+        let file = OpenOptions::new().append(true).open(&path).at(&path)?;
+        Ok(Metrics { path, file, text })
+    }
+
+    /// All lines so far.
+    pub fn text(&self) -> &str {
+        &self.text
     }
 
     /// Appends one line.
@@ -40,10 +36,7 @@ impl Metrics {
         let mut object = Map::from_iter([("step".to_string(), Value::from(step))]);
         object.extend(figures.iter().map(|(name, value)| (name.to_string(), Value::from(*value))));
         let line = format!("{}\n", Value::Object(object));
+        self.text += &line;
         self.file.write_all(line.as_bytes()).at(&self.path)
     }
-}
-
-fn step_of(line: &str) -> Option<u64> {
-    serde_json::from_str::<Value>(line).ok()?.get("step")?.as_u64()
 }

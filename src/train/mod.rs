@@ -6,9 +6,11 @@ mod checkpoint;
 mod metrics;
 mod pace;
 mod trainer;
+mod weights;
 
 pub use adamw::{AdamW, StepSizes};
 pub use batches::Batches;
-pub use checkpoint::{Checkpoint, FORMAT_VERSION, load_weights, read_metadata, save_weights};
+pub use checkpoint::{Best, Checkpoint};
 pub use pace::learning_rate;
-pub use trainer::{Finished, Intervals, StageConfig, Task, Trainer};
+pub use trainer::{Finished, Intervals, Keep, StageConfig, Task, Trainer};
+pub use weights::{FORMAT_VERSION, encode_weights, load_weights, read_metadata, save_weights};

@@ -1,16 +1,16 @@
 //! The training loop.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
 
 use super::adamw::{AdamW, StepSizes};
-use super::checkpoint::Checkpoint;
+use super::checkpoint::{Best, Checkpoint};
 use super::metrics::Metrics;
 use super::pace::{Budget, learning_rate};
-use crate::error::{AtPath, Error, Result};
+use crate::error::{Error, Result};
+use crate::fs::make_folder;
 use crate::nn::Params;
 use crate::ops::{Tape, Value};
 use crate::progress::{Console, duration};
@@ -42,12 +42,22 @@ pub struct Intervals {
     pub sample: u64,
 }
 
+/// Which checkpoints stay.
+#[derive(Clone, Copy, Debug)]
+pub struct Keep {
+    /// The newest ones, at least one.
+    pub last: usize,
+    /// The one with the best validation, whose averaged weights then become the final ones.
+    pub best: bool,
+}
+
 /// What is trained.
 pub trait Task {
     /// The scalar loss of step `step`; its batch and noise follow from the step alone.
     fn loss(&self, tape: &Tape, step: u64) -> Result<Value>;
 
-    /// Figures of the averaged weights on fixed data, for metrics.jsonl.
+    /// Figures of the averaged weights on fixed data, for metrics.jsonl. The first one says which weights are best: the
+    /// lower the better.
     fn validate(&self) -> Result<Vec<(&'static str, f64)>>;
 
     /// Draws samples of the averaged weights to `path` (PNG).
@@ -61,6 +71,7 @@ pub struct Trainer<'a> {
     pub ema: &'a Params,
     pub config: &'a StageConfig,
     pub intervals: Intervals,
+    pub keep: Keep,
     /// Where metrics and checkpoints go.
     pub dir: PathBuf,
     /// Where pictures go.
@@ -77,15 +88,17 @@ pub struct Finished {
     pub images: u64,
     /// The mean loss of the last steps.
     pub loss: f64,
+    /// The validation whose weights were taken, if not simply the last ones.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub best: Option<Best>,
 }
 
 impl Trainer<'_> {
     /// Trains from the newest checkpoint, or from the start, to the end. On Ctrl-C the state is saved first.
     pub fn run(&self, task: &dyn Task) -> Result<Finished> {
-        fs::create_dir_all(&self.dir).at(&self.dir)?;
+        make_folder(&self.dir)?;
         let mut optimizer = AdamW::new(self.params, self.ema, self.config.weight_decay)?;
-        let mut state = self.restore(&optimizer)?;
-        let mut metrics = Metrics::resume(&self.dir, state.step)?;
+        let (mut state, mut metrics) = self.restore(&optimizer)?;
         let mut budget = Budget::new(self.deadline.filter(|_| state.total.is_none()));
         let (first, start, before) = (state.step, Instant::now(), state.seconds);
         let mut total = state.total.unwrap_or(self.config.steps);
@@ -106,7 +119,9 @@ impl Trainer<'_> {
         }
         drop(bar);
         let images = state.step * self.config.batch_size as u64;
-        let finished = Finished { steps: state.step, seconds: state.seconds, images, loss: state.loss };
+        self.take_best(&state)?;
+        let (seconds, loss, best) = (state.seconds, state.loss, state.best);
+        let finished = Finished { steps: state.step, seconds, images, loss, best };
         self.console.info(format!(
             "{}: {} steps, {} images in {}, loss {:.4}",
             self.name,
@@ -165,34 +180,46 @@ impl Trainer<'_> {
             state.loss = loss;
             metrics.write(step, &[("loss", loss), ("gradient_norm", norm), ("learning_rate", lr)])?;
         }
+        let mut better = false;
         if due(self.intervals.sample) {
-            metrics.write(step, &task.validate()?)?;
+            let figures = task.validate()?;
+            metrics.write(step, &figures)?;
+            better = self.keep.best && state.note(&figures);
             task.draw(&self.pictures.join(format!("{}-{step:07}.png", self.name)))?;
         }
         let stop = interrupt::requested();
-        if stop || due(self.intervals.checkpoint) {
-            state.save(&self.dir, &self.parts(optimizer))?;
+        if stop || better || due(self.intervals.checkpoint) {
+            state.save(&self.dir, &self.parts(optimizer), metrics.text(), self.keep.last)?;
         }
         if stop {
-            self.console.info(format!("{}: saved step {step}; the same command goes on from there", self.name));
+            self.console.info(format!(
+                "{}: saved step {step}; the same command, but for --overwrite, goes on from there",
+                self.name
+            ));
             return Err(Error::Interrupted);
         }
         Ok(())
     }
 
-    fn restore(&self, optimizer: &AdamW) -> Result<Checkpoint> {
-        match Checkpoint::newest(&self.dir)? {
-            Some((state, folder)) => {
-                Checkpoint::restore(&folder, &self.parts(optimizer))?;
-                self.console.info(format!("{}: goes on from step {}", self.name, state.step));
-                Ok(state)
-            }
-            None => {
-                // The average starts at the weights themselves.
-                self.ema.assign(&self.params.named().into_iter().collect(), self.name)?;
-                Ok(Checkpoint::default())
-            }
-        }
+    /// The state and metrics of the newest checkpoint, whose tensors are now the live ones; or those of the start.
+    fn restore(&self, optimizer: &AdamW) -> Result<(Checkpoint, Metrics)> {
+        let Some((mut state, folder)) = Checkpoint::newest(&self.dir, self.console)? else {
+            // The average starts at the weights themselves.
+            self.ema.assign(&self.params.named().into_iter().collect(), self.name)?;
+            return Ok((Checkpoint::default(), Metrics::start(&self.dir, String::new())?));
+        };
+        Checkpoint::restore(&folder, &self.parts(optimizer))?;
+        state.best = state.best.filter(|_| self.keep.best);
+        self.console.info(format!("{}: goes on from step {}", self.name, state.step));
+        Ok((state, Metrics::start(&self.dir, Checkpoint::metrics(&folder)?)?))
+    }
+
+    /// Replaces the averaged weights by those of the best validation, where these are to be kept and are not the last.
+    fn take_best(&self, state: &Checkpoint) -> Result<()> {
+        let Some(best) = state.best.filter(|best| best.step != state.step) else { return Ok(()) };
+        let folder = Checkpoint::open_best(&self.dir, best)?;
+        self.console.info(format!("{}: takes the weights of step {}, the best validation", self.name, best.step));
+        Checkpoint::restore(&folder, &[("ema", self.ema.named())])
     }
 
     fn parts(&self, optimizer: &AdamW) -> [(&'static str, Vec<(String, candle_core::Tensor)>); 3] {

@@ -3,7 +3,7 @@
 use std::fs;
 use std::process::{Child, Stdio};
 use std::thread::sleep;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use crate::{Place, tiny};
 
@@ -15,10 +15,14 @@ fn interrupted_and_killed_runs_end_as_the_unbroken_one() {
     place.ok(&format!("train {} {LONG} --name unbroken", tiny()));
     let args = format!("train {} {LONG} --name broken", tiny());
 
-    let child = started(&place, &args, "runs/broken/unet", 1);
-    signal(&child, "INT");
-    let output = child.wait_with_output().unwrap();
-    assert_eq!(output.status.code(), Some(130), "{}", String::from_utf8_lossy(&output.stderr));
+    for (name, code) in [("INT", 130), ("TERM", 143)] {
+        let child = started(&place, &args, "runs/broken/unet", 1);
+        signal(&child, name);
+        let output = child.wait_with_output().unwrap();
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(code), "{stderr}");
+        assert!(stderr.contains("unet: saved step"), "{stderr}");
+    }
 
     let mut child = started(&place, &args, "runs/broken/unet", 2);
     signal(&child, "KILL");
@@ -34,14 +38,92 @@ fn interrupted_and_killed_runs_end_as_the_unbroken_one() {
 }
 
 #[test]
-fn a_second_process_on_the_same_run_is_refused() {
+fn a_second_signal_ends_the_process_at_once_and_harms_nothing() {
     let place = Place::new();
     let args = format!("train {} --set train.vae.steps=100000 --name busy", tiny());
     let mut child = started(&place, &args, "runs/busy/vae", 1);
-    let error = place.fails(1, &args);
-    assert!(error.contains("another process"), "{error}");
+    // While it is stopped, both arrive; different ones, as equal ones would be merged.
+    signal(&child, "STOP");
+    ["TERM", "INT", "CONT"].iter().for_each(|name| signal(&child, name));
+    let code = child.wait().unwrap().code();
+    assert!(matches!(code, Some(130 | 143)), "{code:?}");
+    let child = started(&place, &args, "runs/busy/vae", 1);
+    signal(&child, "INT");
+    let stderr = child.wait_with_output().unwrap().stderr;
+    assert!(String::from_utf8_lossy(&stderr).contains("vae: goes on from step"), "goes on after it");
+}
+
+#[test]
+fn a_second_process_on_the_same_run_is_refused_with_the_number_of_the_first() {
+    let place = Place::new();
+    let args = format!("train {} --set train.vae.steps=100000 --name busy", tiny());
+    let mut child = started(&place, &args, "runs/busy/vae", 1);
+    let run = args.replacen("train", "run", 1);
+    for command in [args.clone(), format!("{args} --overwrite"), run.clone(), format!("{run} --overwrite")] {
+        let error = place.fails(1, &command);
+        assert!(error.contains(&format!("another process ({}", child.id())), "{command}: {error}");
+        assert!(place.path("runs/busy/vae/metrics.jsonl").is_file());
+    }
     signal(&child, "KILL");
     child.wait().unwrap();
+    // The lock file is still there, the lock is not.
+    let child = started(&place, &args, "runs/busy/vae", 1);
+    signal(&child, "INT");
+    assert_eq!(child.wait_with_output().unwrap().status.code(), Some(130));
+}
+
+#[test]
+fn damaged_weights_are_refused_by_name_and_damaged_latents_made_again() {
+    let place = Place::new();
+    let args = format!("train {} --name one", tiny());
+    place.ok(&args);
+    let flip = |file: &str| {
+        let path = place.path("runs/one").join(file);
+        let mut bytes = fs::read(&path).unwrap();
+        let at = bytes.len() - 40; // within the last tensor: still a valid safetensors file
+        bytes[at] ^= 1;
+        fs::write(path, bytes).unwrap();
+    };
+    let unet = fs::read(place.path("runs/one/unet/final.safetensors")).unwrap();
+    let latents = fs::read(place.path("runs/one/vae/latents.safetensors")).unwrap();
+    for file in ["unet/final.safetensors", "vae/final.safetensors"] {
+        flip(file);
+        let error = place.fails(1, "sample --ipc 1");
+        assert!(error.contains(&format!("{file}: is damaged")) && error.contains("summary.json"), "{error}");
+        flip(file);
+    }
+    place.ok("sample --ipc 1");
+    fs::remove_dir_all(place.path("runs/one/unet")).unwrap();
+    flip("vae/latents.safetensors");
+    let log = String::from_utf8(place.run(&args).stderr).unwrap();
+    assert!(log.contains("latents.safetensors: is damaged") && log.contains("encoding again"), "{log}");
+    assert!(fs::read(place.path("runs/one/vae/latents.safetensors")).unwrap() == latents);
+    assert!(fs::read(place.path("runs/one/unet/final.safetensors")).unwrap() == unet);
+}
+
+#[test]
+fn the_newest_is_the_last_that_was_made_whatever_the_clock_says() {
+    let place = Place::new();
+    for name in ["b", "a"] {
+        place.ok(&format!("train {} --name {name}", tiny()));
+    }
+    for (run, set) in [("b", "second"), ("a", "first"), ("b", "last")] {
+        place.ok(&format!("sample --run runs/{run} --ipc 1 --name {set}"));
+    }
+    // The clock was set forward by a day while the older ones were made.
+    let tomorrow = SystemTime::now() + Duration::from_secs(24 * 3600);
+    let older = ["b/unet/final.safetensors", "b/distilled/second/distilled.safetensors"];
+    for file in older.iter().chain(&["a/distilled/first/distilled.safetensors"]) {
+        fs::File::options().append(true).open(place.path("runs").join(file)).unwrap().set_modified(tomorrow).unwrap();
+    }
+    let sampled = place.json("sample --ipc 2");
+    assert!(sampled["distilled"].as_str().unwrap().starts_with("runs/a/"), "{sampled}");
+    fs::remove_dir_all(place.path(sampled["distilled"].as_str().unwrap())).unwrap();
+    let judged = place.json("eval --epochs 1");
+    assert_eq!(judged["on"], "runs/b/distilled/last");
+    // Without notes, times are all there is.
+    fs::remove_file(place.path("runs/.order")).unwrap();
+    assert!(place.json("sample --ipc 2")["distilled"].as_str().unwrap().starts_with("runs/b/"));
 }
 
 /// Starts a command and waits until `folder` holds a checkpoint that was not there before.

@@ -1,0 +1,308 @@
+#!/usr/bin/env python3
+"""Breaks training runs on purpose, again and again, and compares what they end with to an unbroken run, byte for byte.
+
+    scripts/faults.py target/release/distill                     # a short version, under a minute
+    scripts/faults.py target/release/distill --faults 400 --disks 20 --json faults.json
+
+Every stage is one function of (Place, Report); STAGES names them, and --only picks some. What cannot be done on this
+machine (no right to mount a small file system, no strace) is said and counted as skipped.
+"""
+
+import argparse
+import json
+import os
+import random
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+# A run of a few seconds with a checkpoint every few steps.
+TRAIN = ["--config", str(ROOT / "tests/cli/tiny.toml"), "--set", "train.checkpoint_every=4", "--set", "train.unet.steps=60"]
+SIGNALS = {"SIGKILL": -9, "SIGTERM": 143, "SIGINT": 130, "SIGHUP": 129, "SIGINT twice": 130}
+# Other in each run: the times, the command, the process that held the lock.
+VARYING = {"log.txt", "meta.json", ".lock"}
+
+
+class Report:
+    """Counts what was injected and, once the results were compared, survived."""
+
+    def __init__(self):
+        self.faults, self.pending, self.skipped = {}, [], []
+        self.bytes_compared = self.files_compared = self.runs_compared = 0
+
+    def inject(self, fault):
+        self.faults.setdefault(fault, {"injected": 0, "survived": 0})["injected"] += 1
+        self.pending.append(fault)
+
+    def survived(self, files, size):
+        """All faults since the last call led to a result that is the unbroken one."""
+        for fault in self.pending:
+            self.faults[fault]["survived"] += 1
+        self.pending.clear()
+        self.files_compared += files
+        self.bytes_compared += size
+        self.runs_compared += 1
+
+    def skip(self, what, why):
+        self.skipped.append(f"{what}: {why}")
+        print(f"skipped: {what}: {why}", file=sys.stderr)
+
+    def total(self, key):
+        return sum(counts[key] for counts in self.faults.values())
+
+    def table(self):
+        rows = [f"{'fault':<44} {'injected':>8} {'survived':>8}"]
+        rows += [f"{name:<44} {c['injected']:>8} {c['survived']:>8}" for name, c in sorted(self.faults.items())]
+        rows.append(f"{'all':<44} {self.total('injected'):>8} {self.total('survived'):>8}")
+        rows.append(f"{self.runs_compared} results compared: {self.files_compared} files, {self.bytes_compared:,} bytes")
+        return "\n".join(rows)
+
+
+class Place:
+    """A folder for runs, the program, and the unbroken run that all others are compared with."""
+
+    def __init__(self, binary, folder, rng, faults, disks):
+        self.binary, self.folder, self.rng, self.faults, self.disks = binary, folder, rng, faults, disks
+        self.unbroken = folder / "unbroken"
+        start = time.monotonic()
+        self.ok(self.train("unbroken"))
+        self.seconds = time.monotonic() - start
+
+    def train(self, name, out=None, command="train"):
+        return [self.binary, command, *TRAIN, "--name", name, "--out", str(out or self.folder)]
+
+    def start(self, command):
+        # A caller that ignores SIGHUP (nohup) or SIGINT (a background job) would hand that on.
+        def default_signals():
+            for number in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM):
+                signal.signal(number, signal.SIG_DFL)
+
+        return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                                preexec_fn=default_signals)
+
+    def run(self, command):
+        """Runs to the end: the exit code and stderr."""
+        process = self.start(command)
+        stderr = process.communicate()[1]
+        return process.returncode, stderr
+
+    def ok(self, command):
+        code, stderr = self.run(command)
+        assert code == 0, f"{' '.join(command)}: exit code {code}\n{stderr}"
+        return stderr
+
+
+def content(path):
+    """What of a file must be the same in every run."""
+    data = path.read_bytes()
+    if path.name == "summary.json":
+        summary = json.loads(data)
+        del summary["seconds"]
+        data = json.dumps(summary, sort_keys=True).encode()
+    return data
+
+
+def compare(expected, found, report):
+    """Fails unless both folders hold the same files with the same bytes."""
+    def files(folder):
+        paths = (p for p in folder.rglob("*") if p.is_file() and p.name not in VARYING)
+        return {str(p.relative_to(folder)): content(p) for p in paths}
+
+    a, b = files(expected), files(found)
+    assert a.keys() == b.keys(), f"{found}: has other files: {sorted(a.keys() ^ b.keys())}"
+    differing = [name for name in a if a[name] != b[name]]
+    assert not differing, f"{found}: differs from the unbroken run in {differing}"
+    report.survived(len(a), sum(map(len, a.values())))
+
+
+def damage(rng, path):
+    """Cuts, flips a bit of, or removes a file; says which."""
+    data = bytearray(path.read_bytes())
+    kind = rng.choice(["bit flipped", "file cut", "file removed"])
+    if kind == "file removed":
+        path.unlink()
+    elif kind == "file cut":
+        path.write_bytes(data[:rng.randrange(len(data))])
+    else:
+        data[rng.randrange(len(data))] ^= 1 << rng.randrange(8)
+        path.write_bytes(data)
+    return kind
+
+
+def checkpoints(run):
+    """Checkpoints of the stage that is being trained, oldest first."""
+    return sorted(run.glob("unet/step-*")) or sorted(run.glob("vae/step-*"))
+
+
+def tear_checkpoint(place, run, report):
+    """Damages the newest checkpoint, if there is one before it. Returns what the next start has to say, as patterns."""
+    found = checkpoints(run)
+    if len(found) < 2:
+        return []
+    victim = place.rng.choice(sorted(p for p in found[-1].iterdir()))
+    kind = damage(place.rng, victim)
+    report.inject(f"{kind} in the newest checkpoint")
+    return [rf"{found[-1].name}/{re.escape(victim.name)}.* is (damaged|missing)|{found[-1].name}/SHA256SUMS.* is damaged",
+            rf"goes on from step {int(found[-2].name.removeprefix('step-'))}\b"]
+
+
+def tear_latents(place, run, report):
+    """Damages the cached latents while the UNet is being trained."""
+    latents = run / "vae/latents.safetensors"
+    if not latents.is_file() or not (run / "vae/latents.sha256").is_file():
+        return []
+    report.inject(f"{damage(place.rng, latents)} in the latents")
+    return []
+
+
+def tear_weights(place, run, report):
+    """Damages the VAE's final weights: refused by name; then a copy is put back, as the message says."""
+    weights = run / "vae/final.safetensors"
+    if not weights.is_file():
+        return []
+    whole = weights.read_bytes()
+    kind = place.rng.choice(["cut", "flipped"])
+    torn = bytearray(whole)
+    torn[place.rng.randrange(len(torn))] ^= 1 << place.rng.randrange(8)
+    weights.write_bytes(whole[:place.rng.randrange(len(whole))] if kind == "cut" else torn)
+    report.inject("final weights damaged (refused by name)")
+    code, stderr = place.run(place.train(run.name))
+    assert code == 1 and "vae/final.safetensors: is damaged" in stderr, f"exit code {code}\n{stderr}"
+    weights.write_bytes(whole)
+    return []
+
+
+def leave_temporaries(place, run, report):
+    """Leaves what a process that was killed while writing leaves."""
+    for stage in [s for s in ("vae", "unet") if (run / s).is_dir()]:
+        (run / stage / ".tmp-Ab3dEf").write_bytes(place.rng.randbytes(1000))
+        (run / stage / ".tmp-step").mkdir(exist_ok=True)
+        (run / stage / ".tmp-step/model.safetensors").write_bytes(place.rng.randbytes(1000))
+        report.inject("unfinished files left behind")
+    return []
+
+
+def interrupt(place, process, name):
+    """Sends the signal; a second one follows after a random moment where the name says so."""
+    process.send_signal(getattr(signal, name.split()[0]))
+    if name.endswith("twice"):
+        time.sleep(place.rng.uniform(0, 0.05))
+        if process.poll() is None:
+            process.send_signal(signal.SIGINT)
+
+
+def broken_run(place, run, report):
+    """Starts a run again and again, stopped at a random moment each time, until it has finished."""
+    said = []
+    while True:
+        process = place.start(place.train(run.name))
+        name = place.rng.choice(list(SIGNALS))
+        try:
+            stderr = process.communicate(timeout=place.rng.uniform(0, 0.7) * place.seconds)[1]
+        except subprocess.TimeoutExpired:
+            interrupt(place, process, name)
+            stderr = process.communicate()[1]
+        # One that came before the program listened ends it as the system does.
+        codes = {0, SIGNALS[name], -getattr(signal, name.split()[0])}
+        assert process.returncode in codes, f"{name}: exit code {process.returncode}\n{stderr}"
+        started = "goes on from step" in stderr
+        assert not started or all(re.search(p, stderr) for p in said), f"expected {said} in\n{stderr}"
+        if process.returncode == 0:
+            return
+        report.inject(name)
+        if started or not said:
+            said = []
+            if place.rng.random() < 0.5 and run.is_dir():
+                torn = place.rng.choice([tear_checkpoint, tear_checkpoint, tear_latents, tear_weights, leave_temporaries])
+                said = torn(place, run, report)
+
+
+def train(place, report):
+    """Runs that are stopped and damaged at random until `faults` were injected."""
+    number = 0
+    while report.total("injected") < place.faults:
+        run = place.folder / f"broken-{number}"
+        broken_run(place, run, report)
+        compare(place.unbroken, run, report)
+        shutil.rmtree(run)
+        number += 1
+
+
+def twice(place, report):
+    """A second process on a run that is being trained is refused, also with --overwrite and by `distill run`."""
+    run = place.folder / "busy"
+    first = place.start(place.train("busy"))
+    while not list(run.glob("*/step-*")):
+        assert first.poll() is None, first.communicate()[1]
+        time.sleep(0.01)
+    for command in (place.train("busy"), [*place.train("busy"), "--overwrite"], place.train("busy", command="run")):
+        first.send_signal(signal.SIGSTOP)  # so that it does not finish meanwhile
+        code, stderr = place.run(command)
+        first.send_signal(signal.SIGCONT)
+        assert code == 1 and f"another process ({first.pid}" in stderr, f"exit code {code}\n{stderr}"
+        report.inject("a second process on the run (refused)")
+    assert first.wait() == 0
+    compare(place.unbroken, run, report)
+
+
+def mount(folder, size, remount=False):
+    options = f"size={size}" + (",remount" if remount else "")
+    return subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(folder)], capture_output=True).returncode == 0
+
+
+def disk(place, report):
+    """Trains on file systems that are too small, by a different number of bytes each; then they get room."""
+    folder = place.folder / "disk"
+    folder.mkdir()
+    whole = sum(p.stat().st_size for p in place.unbroken.rglob("*") if p.is_file())
+    for i in range(place.disks):
+        size = int(whole * 1.1 * (i + place.rng.random()) / place.disks) // 4096 * 4096 + 8192
+        if not mount(folder, size):
+            return report.skip("full disk", "no right to mount a tmpfs")
+        try:
+            command = place.train("full", out=folder)
+            code, stderr = place.run(command)
+            if code != 0:
+                report.inject("disk full")
+                assert code == 1 and re.search(r"error: .*full.*: No space left .*run the same command again", stderr), stderr
+                assert mount(folder, 4 * whole, remount=True)
+                place.ok(command)
+            compare(place.unbroken, folder / "full", report)
+        finally:
+            subprocess.run(["umount", str(folder)], check=True)
+
+
+STAGES = {"train": train, "twice": twice, "disk": disk}
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("binary", help="the program: target/release/distill")
+    parser.add_argument("--faults", type=int, default=12, help="faults injected into training at least")
+    parser.add_argument("--disks", type=int, default=3, help="small disks that are filled")
+    parser.add_argument("--seed", type=int, default=0, help="of the moments and the kinds of faults")
+    parser.add_argument("--only", action="append", choices=list(STAGES), help="one stage; can be repeated")
+    parser.add_argument("--json", help="file that the figures are written to")
+    args = parser.parse_args()
+    report, start = Report(), time.monotonic()
+    with tempfile.TemporaryDirectory() as folder:
+        place = Place(os.path.abspath(args.binary), Path(folder), random.Random(args.seed), args.faults, args.disks)
+        for stage in args.only or STAGES:
+            STAGES[stage](place, report)
+    print(report.table())
+    print(f"in {time.monotonic() - start:.0f} s")
+    if args.json:
+        figures = {"seed": args.seed, "faults": report.faults, "runs_compared": report.runs_compared,
+                   "files_compared": report.files_compared, "bytes_compared": report.bytes_compared,
+                   "skipped": report.skipped}
+        Path(args.json).write_text(json.dumps(figures, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()

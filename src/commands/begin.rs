@@ -1,0 +1,114 @@
+//! What stands before training: the run's lock, its configuration and its meta.json, each compared with those of a run that
+//! goes on.
+
+use std::fs::{self, File};
+
+use candle_core::Device;
+use serde::{Deserialize, Serialize};
+
+use super::resolve::Resolved;
+use super::to_json;
+use crate::cli::Stage;
+use crate::config::{Config, Layers};
+use crate::data::ImageSet;
+use crate::device;
+use crate::error::{AtPath, Result};
+use crate::fs::{clear_unfinished, lock, make_folder, write_atomic};
+use crate::ops::cpu::products;
+use crate::progress::Console;
+use crate::run_dir::RunDir;
+use crate::{fail, usage};
+
+/// What is written once a run starts.
+#[derive(Serialize, Deserialize)]
+struct Meta {
+    distill: String,
+    command: Vec<String>,
+    device: String,
+    /// What matrix products were computed in.
+    dtype: String,
+    preset: String,
+    /// Hash of the train split's pixels, labels and classes.
+    data_sha256: String,
+    images: usize,
+    classes: usize,
+}
+
+/// Makes the run's folder, or checks that it belongs to this configuration; the lock keeps a second process out.
+pub fn prepare(dir: &RunDir, config: &Config, overwrite: bool, stage: Option<Stage>) -> Result<File> {
+    make_folder(&dir.root)?;
+    let lock = lock(&dir.root.join(".lock"), "is training this run")?;
+    if stage == Some(Stage::Unet) && !dir.weights("vae").is_file() {
+        usage!("--stage unet: {} has no finished VAE; train it first with --stage vae", dir.root.display());
+    }
+    if !overwrite || stage == Some(Stage::Unet) {
+        check_same(dir, config)?;
+    }
+    if overwrite {
+        // A UNet is worth nothing without the VAE that it was trained on.
+        let stages: &[&str] = if stage == Some(Stage::Unet) { &["unet"] } else { &["vae", "unet"] };
+        for folder in stages.iter().map(|stage| dir.stage(stage)).filter(|folder| folder.exists()) {
+            fs::remove_dir_all(&folder).at(&folder)?;
+        }
+    }
+    for folder in [&dir.root, &dir.stage("vae"), &dir.stage("unet"), &dir.samples()] {
+        clear_unfinished(folder)?;
+    }
+    write_atomic(&dir.config(), config.to_toml().as_bytes())?;
+    make_folder(&dir.samples())?;
+    Ok(lock)
+}
+
+/// Refuses to mix two configurations in one run.
+pub fn check_same(dir: &RunDir, config: &Config) -> Result<()> {
+    if !dir.config().is_file() {
+        return Ok(());
+    }
+    let before = Layers::written(&dir.config())?.resolve()?;
+    match config.training_differences(&before).first() {
+        Some(key) => usage!(
+            "{}: this run was started with another {key}; choose another --name, or --overwrite to start again",
+            dir.root.display()
+        ),
+        None => Ok(()),
+    }
+}
+
+/// Writes meta.json, after a look at the one of a run that goes on: its data must be the same, and where the program,
+/// the precision or the device (with its number of threads, which orders the sums) are not, that is said.
+pub fn write_meta(resolved: &Resolved, dir: &RunDir, set: &ImageSet, device: &Device, console: &Console) -> Result<()> {
+    let meta = Meta {
+        distill: env!("CARGO_PKG_VERSION").into(),
+        command: std::env::args().collect(),
+        device: device::describe(device),
+        dtype: products::current().to_string(),
+        preset: resolved.preset.clone(),
+        data_sha256: set.sha256(),
+        images: set.len(),
+        classes: set.classes.len(),
+    };
+    let begun = dir.weights("vae").is_file() || dir.stage("vae").join("metrics.jsonl").is_file();
+    let old = fs::read(dir.meta()).ok().and_then(|bytes| serde_json::from_slice::<Meta>(&bytes).ok());
+    if let Some(old) = old.filter(|_| begun) {
+        if old.data_sha256 != meta.data_sha256 {
+            fail!(
+                "{}: this run was started on other images ({} then, {} now); name the same --data-dir, or another --name",
+                dir.root.display(),
+                old.images,
+                meta.images
+            );
+        }
+        let parts = [
+            ("by version", &old.distill, &meta.distill),
+            ("with products in", &old.dtype, &meta.dtype),
+            ("on", &old.device, &meta.device),
+        ];
+        for (how, before, now) in parts.iter().filter(|(_, before, now)| before != now) {
+            console.warn(format!(
+                "this run was trained {how} {before} so far and goes on {how} {now}: its weights will be those of an \
+                 unbroken run but for rounding, not to the bit"
+            ));
+        }
+    }
+    write_atomic(&dir.meta(), to_json(&meta)?.as_bytes())
+}
