@@ -4,8 +4,8 @@
     scripts/faults.py target/release/distill                     # a short version, under a minute
     scripts/faults.py target/release/distill --faults 400 --disks 20 --json faults.json
 
-Every stage is one function of (Place, Report); STAGES names them, and --only picks some. What cannot be done on this
-machine (no right to mount a small file system, no strace) is said and counted as skipped.
+Ctrl-C ends it with the figures so far. Every stage is one function of (Place, Report); STAGES names them, and --only
+picks some. What cannot be done on this machine (no right to mount a small file system, no strace) is said and skipped.
 """
 
 import argparse
@@ -23,9 +23,11 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 # A run of a few seconds with a checkpoint every few steps.
-TRAIN = ["--config", str(ROOT / "tests/cli/tiny.toml"), "--set", "train.checkpoint_every=4", "--set", "train.unet.steps=60"]
+TRAIN = ["--config", str(ROOT / "tests/cli/tiny.toml")]
+for key in ("flip=false", "checkpoint_every=4", "sample_every=40", "vae.steps=80", "unet.steps=120"):
+    TRAIN += ["--set", f"train.{key}"]
 SIGNALS = {"SIGKILL": -9, "SIGTERM": 143, "SIGINT": 130, "SIGHUP": 129, "SIGINT twice": 130}
-# Other in each run: the times, the command, the process that held the lock.
+# Not the same in each run: the times, the command, the process that held the lock.
 VARYING = {"log.txt", "meta.json", ".lock"}
 
 
@@ -33,7 +35,7 @@ class Report:
     """Counts what was injected and, once the results were compared, survived."""
 
     def __init__(self):
-        self.faults, self.pending, self.skipped = {}, [], []
+        self.faults, self.pending, self.skipped, self.renames = {}, [], [], 0
         self.bytes_compared = self.files_compared = self.runs_compared = 0
 
     def inject(self, fault):
@@ -48,6 +50,12 @@ class Report:
         self.files_compared += files
         self.bytes_compared += size
         self.runs_compared += 1
+        print(f"{self.total('survived')} faults survived", file=sys.stderr)
+
+    def drop_pending(self):
+        """Faults whose result is not known yet count as not injected."""
+        for fault in self.pending:
+            self.faults[fault]["injected"] -= 1
 
     def skip(self, what, why):
         self.skipped.append(f"{what}: {why}")
@@ -61,6 +69,8 @@ class Report:
         rows += [f"{name:<44} {c['injected']:>8} {c['survived']:>8}" for name, c in sorted(self.faults.items())]
         rows.append(f"{'all':<44} {self.total('injected'):>8} {self.total('survived'):>8}")
         rows.append(f"{self.runs_compared} results compared: {self.files_compared} files, {self.bytes_compared:,} bytes")
+        if self.renames:
+            rows.append(f"{self.renames} renames seen: each of synced files, and synced before anything was removed")
         return "\n".join(rows)
 
 
@@ -124,7 +134,7 @@ def compare(expected, found, report):
 def damage(rng, path):
     """Cuts, flips a bit of, or removes a file; says which."""
     data = bytearray(path.read_bytes())
-    kind = rng.choice(["bit flipped", "file cut", "file removed"])
+    kind = rng.choice(["bit flipped", "file cut", "file removed"]) if data else "file removed"
     if kind == "file removed":
         path.unlink()
     elif kind == "file cut":
@@ -148,7 +158,7 @@ def tear_checkpoint(place, run, report):
     victim = place.rng.choice(sorted(p for p in found[-1].iterdir()))
     kind = damage(place.rng, victim)
     report.inject(f"{kind} in the newest checkpoint")
-    return [rf"{found[-1].name}/{re.escape(victim.name)}.* is (damaged|missing)|{found[-1].name}/SHA256SUMS.* is damaged",
+    return [rf"{found[-1].name}/\S+: is (damaged|missing)",
             rf"goes on from step {int(found[-2].name.removeprefix('step-'))}\b"]
 
 
@@ -208,7 +218,9 @@ def broken_run(place, run, report):
         except subprocess.TimeoutExpired:
             interrupt(place, process, name)
             stderr = process.communicate()[1]
-        # One that came before the program listened ends it as the system does.
+        if "has finished" in stderr:
+            return  # killed after the last file was in its place
+        # A signal that comes before the program listens ends it as the system does.
         codes = {0, SIGNALS[name], -getattr(signal, name.split()[0])}
         assert process.returncode in codes, f"{name}: exit code {process.returncode}\n{stderr}"
         started = "goes on from step" in stderr
@@ -278,7 +290,40 @@ def disk(place, report):
             subprocess.run(["umount", str(folder)], check=True)
 
 
-STAGES = {"train": train, "twice": twice, "disk": disk}
+def order(place, report):
+    """Reads from the system calls of a whole run that nothing is renamed before it was synced, and nothing is removed
+    before what takes its place was: then a power loss leaves the old or the new."""
+    if not shutil.which("strace"):
+        return report.skip("order of syncs", "strace is not installed")
+    log = place.folder / "strace.txt"
+    calls = "trace=write,writev,pwrite64,fsync,fdatasync,rename,renameat,renameat2,mkdir,unlink,unlinkat,rmdir"
+    place.ok(["strace", "-y", "-s", "0", "-e", calls, "-o", str(log), *place.train("traced")])
+    dirty, unsynced = set(), {}  # files written since their last sync; new names by the folder that is not synced since
+    for line in log.read_text().splitlines():
+        name, _, rest = line.partition("(")
+        paths = [p for p in re.findall(r'[<"](/[^>"]*)[>"]', rest) if p.startswith(str(place.folder))]
+        if not paths or re.search(r"= -1 ", rest):
+            continue
+        if "write" in name and Path(paths[0]).name not in ("log.txt", ".lock", "metrics.jsonl"):
+            dirty.add(paths[0])
+        elif "sync" in name:
+            dirty.discard(paths[0])
+            unsynced.pop(paths[0], None)
+        elif name == "mkdir" and not Path(paths[0]).name.startswith(".tmp-"):
+            unsynced.setdefault(str(Path(paths[0]).parent), set()).add(paths[0])
+        elif name.startswith("rename"):
+            old, new = paths[0], paths[-1]
+            inside = [p for p in [*dirty, *unsynced] if p == old or p.startswith(old + "/")]
+            assert not inside, f"renamed before it was synced: {inside}\n{line}"
+            unsynced.setdefault(str(Path(new).parent), set()).add(new)
+            report.renames += 1
+        elif name in ("unlink", "unlinkat", "rmdir"):
+            assert not unsynced, f"removed something before these names were synced: {unsynced}\n{line}"
+    assert not unsynced and not dirty, f"never synced: {unsynced} {dirty}"
+    compare(place.unbroken, place.folder / "traced", report)
+
+
+STAGES = {"train": train, "twice": twice, "disk": disk, "order": order}
 
 
 def main():
@@ -293,13 +338,16 @@ def main():
     report, start = Report(), time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
         place = Place(os.path.abspath(args.binary), Path(folder), random.Random(args.seed), args.faults, args.disks)
-        for stage in args.only or STAGES:
-            STAGES[stage](place, report)
+        try:
+            for stage in args.only or STAGES:
+                STAGES[stage](place, report)
+        except KeyboardInterrupt:
+            report.drop_pending()
     print(report.table())
     print(f"in {time.monotonic() - start:.0f} s")
     if args.json:
         figures = {"seed": args.seed, "faults": report.faults, "runs_compared": report.runs_compared,
-                   "files_compared": report.files_compared, "bytes_compared": report.bytes_compared,
+                   "files_compared": report.files_compared, "renames_checked": report.renames, "bytes_compared": report.bytes_compared,
                    "skipped": report.skipped}
         Path(args.json).write_text(json.dumps(figures, indent=2) + "\n")
 

@@ -22,15 +22,20 @@ pub fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
+/// The hash of the file at `path`.
+pub fn sha256_file(path: &Path) -> Result<String> {
+    let mut hasher = Sha256::new();
+    io::copy(&mut File::open(path).at(path)?, &mut hasher).at(path)?;
+    Ok(hex(&hasher.finalize()))
+}
+
 /// An error if the file at `path` is missing or has another hash than `expected`, which stands in the file `source`.
 pub fn check_file(path: &Path, expected: &str, source: &Path) -> Result<()> {
-    let mut file = match File::open(path) {
-        Err(e) if e.kind() == ErrorKind::NotFound => fail!("{}: is missing", path.display()),
-        opened => opened.at(path)?,
-    };
-    let mut hasher = Sha256::new();
-    let length = io::copy(&mut file, &mut hasher).at(path)?;
-    if hex(&hasher.finalize()) != expected {
+    if !path.exists() {
+        fail!("{}: is missing", path.display());
+    }
+    if sha256_file(path)? != expected {
+        let length = fs::metadata(path).at(path)?.len();
         fail!(
             "{}: is damaged: its {length} bytes do not have the SHA-256 that {} states",
             path.display(),

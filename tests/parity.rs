@@ -15,7 +15,7 @@ use distill::models::vae::Vae;
 use distill::nn::Params;
 use distill::ops::{Tape, Value, gaussian_kl, gaussian_sample, squared_error, weighted_sum};
 use distill::progress::{Console, Verbosity};
-use distill::train::{Intervals, StageConfig, Task, Trainer};
+use distill::train::{Intervals, Keep, StageConfig, Task, Trainer};
 use safetensors::SafeTensors;
 use serde::de::DeserializeOwned;
 
@@ -103,6 +103,7 @@ fn follow(fixture: &Fixture, params: &Params, ema: &Params, loss: impl Fn(&Tape,
         ema,
         config: &stage,
         intervals: Intervals { log: 1, checkpoint: 0, sample: 0 },
+        keep: Keep { last: 1, best: false },
         dir: folder.path().into(),
         pictures: folder.path().into(),
         deadline: None,

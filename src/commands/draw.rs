@@ -1,16 +1,14 @@
 //! Drawing the images of a set batch by batch, and going on where an earlier call was stopped.
 
 use std::cell::Cell;
-use std::fs::File;
-use std::path::Path;
 use std::time::Instant;
 
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 
-use crate::checksums::hex;
+use crate::checksums::{hex, sha256_file};
 use crate::distilled::{Batch, Batches};
-use crate::error::{AtPath, Result};
+use crate::error::Result;
 use crate::ops::cpu::products;
 use crate::progress::Console;
 use crate::run_dir::RunDir;
@@ -43,8 +41,8 @@ impl Drawing<'_> {
         }
         let plan = json!({
             "format": 1, "distill": env!("CARGO_PKG_VERSION"), "architecture": std::env::consts::ARCH,
-            "products": products::current().to_string(), "vae": sha256(&run.weights("vae"))?,
-            "unet": sha256(&run.weights("unet"))?, "steps": steps, "guidance": guidance, "eta": eta, "seed": seed,
+            "products": products::current().to_string(), "vae": sha256_file(&run.weights("vae"))?,
+            "unet": sha256_file(&run.weights("unet"))?, "steps": steps, "guidance": guidance, "eta": eta, "seed": seed,
             "batch_size": self.batch_size, "images": self.named.len(), "classes_and_indices": hex(&images.finalize()),
         });
         Ok(plan.as_object().cloned().unwrap_or_default())
@@ -109,11 +107,4 @@ impl Drawing<'_> {
         let start = number * self.batch_size;
         &self.named[start..self.named.len().min(start + self.batch_size)]
     }
-}
-
-/// A file's SHA-256 in hex.
-fn sha256(path: &Path) -> Result<String> {
-    let mut hash = Sha256::new();
-    std::io::copy(&mut File::open(path).at(path)?, &mut hash).at(path)?;
-    Ok(hex(&hash.finalize()))
 }

@@ -1,6 +1,5 @@
 //! `distill train`: the VAE, its latents, the UNet.
 
-use std::fs;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -13,12 +12,12 @@ use super::dry_run::dry_run;
 use super::resolve::{Resolved, resolve, run_dir};
 use super::sample::load_vae;
 use super::{print, to_json};
-use crate::checksums::sha256;
+use crate::checksums::sha256_file;
 use crate::cli::{Common, Stage, TrainArgs, Training};
 use crate::config::Config;
 use crate::data::{self, ImageSet, Split};
 use crate::device;
-use crate::error::{AtPath, Result};
+use crate::error::Result;
 use crate::models::vae::Vae;
 use crate::nn::Params;
 use crate::progress::{Console, duration};
@@ -142,8 +141,7 @@ impl Session<'_> {
             return Ok(TrainedSummary::read(self.dir, "unet")?.training); // another process finished it before this one got the lock
         }
         let flip = self.config.train.flip;
-        let path = self.dir.weights("vae");
-        let weights = sha256(&fs::read(&path).at(&path)?);
+        let weights = sha256_file(&self.dir.weights("vae"))?;
         let latents = Latents::cached(&self.dir.latents(), vae, &weights, self.images, flip, self.console)?;
         let fixed = self.validation.subset(&spread(self.validation.len(), VALIDATION_IMAGES));
         let validation = Latents::with_statistics(vae, &fixed, &latents.statistics, self.console)?;

@@ -10,7 +10,7 @@ use rayon::prelude::*;
 use super::source::Download;
 use super::{Class, Dataset, ImageSet, Split};
 use crate::error::{AtPath, Result};
-use crate::fail;
+use crate::{fail, interrupt};
 
 /// Height and width of an image in pixels.
 pub const SIZE: usize = 64;
@@ -68,7 +68,8 @@ impl Folder {
         let mut pixels = vec![0; files.len() * SIZE * SIZE * 3];
         let images = pixels.par_chunks_mut(SIZE * SIZE * 3).zip(&files);
         // The first error in the files' order, whichever thread meets one first.
-        if let Some(error) = images.map(|(image, (file, _))| decode(file, image).err()).find_map_first(|error| error) {
+        let decoded = images.map(|(image, (file, _))| interrupt::check().and_then(|()| decode(file, image)).err());
+        if let Some(error) = decoded.find_map_first(|error| error) {
             return Err(error);
         }
         let labels = files.into_iter().map(|(_, label)| label).collect();

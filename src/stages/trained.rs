@@ -57,9 +57,8 @@ impl ModelCard {
 pub struct TrainedSummary {
     #[serde(flatten)]
     pub training: Finished,
-    /// SHA-256 of final.safetensors; runs of version 0.1.0 have none.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub sha256: Option<String>,
+    /// Of final.safetensors.
+    pub sha256: String,
 }
 
 impl TrainedSummary {
@@ -78,7 +77,7 @@ const REMEDY: &str = "put back a copy, or train again with --overwrite";
 pub fn write_trained(run: &RunDir, tensors: &[(String, Tensor)], card: &ModelCard, training: Finished) -> Result<()> {
     let path = run.weights(&card.kind);
     let bytes = encode_weights(&path, tensors, card)?;
-    let summary = TrainedSummary { training, sha256: Some(sha256(&bytes)) };
+    let summary = TrainedSummary { training, sha256: sha256(&bytes) };
     let json = serde_json::to_vec_pretty(&summary).map_err(|e| Error::Failed(e.to_string()))?;
     write_atomic(&run.summary(&card.kind), &json)?;
     write_atomic(&path, &bytes)
@@ -87,8 +86,7 @@ pub fn write_trained(run: &RunDir, tensors: &[(String, Tensor)], card: &ModelCar
 /// The card and the tensors of a finished stage of `run`, "vae" or "unet", after a look at their hash.
 pub fn read_trained(run: &RunDir, stage: &str, device: &Device) -> Result<(ModelCard, BTreeMap<String, Tensor>)> {
     let path = run.weights(stage);
-    if let Some(hash) = TrainedSummary::read(run, stage)?.sha256 {
-        check_file(&path, &hash, &run.summary(stage)).map_err(|e| Error::Failed(format!("{e}; {REMEDY}")))?;
-    }
+    let hash = TrainedSummary::read(run, stage)?.sha256;
+    check_file(&path, &hash, &run.summary(stage)).map_err(|e| Error::Failed(format!("{e}; {REMEDY}")))?;
     Ok((ModelCard::read(&path, stage)?, load_weights(&path, device)?))
 }
