@@ -13,6 +13,9 @@ pub enum Error {
     /// Something that was read or computed is not as it must be: exit code 1.
     #[error("{0}")]
     Failed(String),
+    /// A data set is in none of the places where it may lie: exit code 1.
+    #[error("{0}")]
+    NoData(String),
     /// The operating system refused a file operation: exit code 1.
     #[error("{path}: {source}{hint}", path = path.display(), hint = hint(source))]
     Io { path: PathBuf, source: std::io::Error },
@@ -41,10 +44,12 @@ impl Error {
 fn hint(error: &std::io::Error) -> &'static str {
     use std::io::ErrorKind::*;
     match error.kind() {
-        PermissionDenied | ReadOnlyFilesystem => "; change its permissions, or choose another place with --out",
+        PermissionDenied | ReadOnlyFilesystem => {
+            "; change its permissions, or choose another place with --out or --data-dir"
+        }
         StorageFull | QuotaExceeded => "; free some space, then run the same command again",
         NotFound => "; check the spelling of the path",
-        NotADirectory => "; a part of the path is a file, choose another place with --out",
+        NotADirectory => "; a part of the path is a file, choose another place with --out or --data-dir",
         _ => "",
     }
 }

@@ -61,20 +61,26 @@ pub fn clear_unfinished(folder: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Takes the lock file at `path`, which is made where it is missing, for as long as the returned file lives. The system
-/// frees it when the process ends, in whatever way. An error if another process holds it: `busy` says what that one does.
+/// Takes the lock file at `path` as [`try_lock`] does. An error if another process holds it: `busy` says what that one
+/// does.
 pub fn lock(path: &Path, busy: &str) -> Result<File> {
+    if let Some(file) = try_lock(path, busy)? {
+        return Ok(file);
+    }
+    let holder = fs::read_to_string(path).unwrap_or_default();
+    fail!("{}: another process{holder} {busy}; wait for it to end, or stop it", folder_of(path).display())
+}
+
+/// Takes the lock file at `path`, which is made where it is missing, for as long as the returned file lives. The system
+/// frees it when the process ends, in whatever way. Nothing if another process, which is `busy`, holds it.
+pub fn try_lock(path: &Path, busy: &str) -> Result<Option<File>> {
     loop {
         // Not truncated: until the lock is taken, the file names the process that holds it.
         let mut file = File::options().create(true).append(true).open(path).at(path)?;
         match file.try_lock() {
             Ok(()) if !is_at(&file, path) => continue, // its holder removed the file in the meantime; take the new one
             Ok(()) => {}
-            Err(TryLockError::WouldBlock) => {
-                let holder = fs::read_to_string(path).unwrap_or_default();
-                let place = folder_of(path).display();
-                fail!("{place}: another process{holder} {busy}; wait for it to end, or stop it")
-            }
+            Err(TryLockError::WouldBlock) => return Ok(None),
             Err(TryLockError::Error(e)) if e.kind() == ErrorKind::Unsupported => {
                 let place = folder_of(path).display();
                 say(&format!(
@@ -83,9 +89,9 @@ pub fn lock(path: &Path, busy: &str) -> Result<File> {
             }
             Err(TryLockError::Error(e)) => return Err(Error::Io { path: path.into(), source: e }),
         }
-        // Only the message above needs it, so a full disk is no reason to stop.
+        // Only a message needs it, so a full disk is no reason to stop.
         let _ = file.set_len(0).and_then(|()| file.write_all(this_process().as_bytes()));
-        return Ok(file);
+        return Ok(Some(file));
     }
 }
 

@@ -6,7 +6,7 @@ use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime};
 
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::{DecimalBytes, ProgressBar, ProgressStyle};
 
 use crate::error::{AtPath, Result};
 
@@ -87,9 +87,21 @@ impl Console {
 
     /// Starts the progress of `total` units of work called `label`; `done` of them were done before (resume).
     pub fn bar(&self, label: &str, done: u64, total: u64) -> Bar<'_> {
+        self.start(label, Unit::Step, done, total)
+    }
+
+    /// The same where `done` and `total` count bytes.
+    pub fn byte_bar(&self, label: &str, done: u64, total: u64) -> Bar<'_> {
+        self.start(label, Unit::Byte, done, total)
+    }
+
+    fn start(&self, label: &str, unit: Unit, done: u64, total: u64) -> Bar<'_> {
         if self.verbosity > Verbosity::Quiet && can_draw() {
             let bar = ProgressBar::new(total);
-            let style = ProgressStyle::with_template("{prefix:>12} [{bar:30}] {pos}/{len} {msg}");
+            let style = ProgressStyle::with_template(match unit {
+                Unit::Step => "{prefix:>12} [{bar:30}] {pos}/{len} {msg}",
+                Unit::Byte => "{prefix:>12} [{bar:30}] {decimal_bytes}/{decimal_total_bytes} {msg}",
+            });
             bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()).progress_chars("=> "));
             bar.set_prefix(label.to_string());
             bar.set_position(done);
@@ -98,6 +110,7 @@ impl Console {
         let now = Instant::now();
         Bar {
             console: self,
+            unit,
             label: label.into(),
             start: now,
             first: done,
@@ -132,9 +145,26 @@ fn can_draw() -> bool {
     std::io::stderr().is_terminal() && !dumb
 }
 
+/// What a bar counts.
+#[derive(Clone, Copy)]
+enum Unit {
+    Step,
+    Byte,
+}
+
+impl Unit {
+    fn count(self, number: u64) -> String {
+        match self {
+            Unit::Step => number.to_string(),
+            Unit::Byte => DecimalBytes(number).to_string(),
+        }
+    }
+}
+
 /// The progress of one piece of work; dropped when it ends.
 pub struct Bar<'a> {
     console: &'a Console,
+    unit: Unit,
     label: String,
     start: Instant,
     first: u64,
@@ -156,10 +186,13 @@ impl Bar<'_> {
     pub fn update(&self, done: u64, images: u64, loss: Option<f32>) {
         self.images.set(self.images.get() + images);
         let elapsed = self.start.elapsed();
-        let rate = self.images.get() as f64 / elapsed.as_secs_f64().max(1e-9);
+        let seconds = elapsed.as_secs_f64().max(1e-9);
         let fresh = done.saturating_sub(self.first);
-        let left = elapsed.as_secs_f64() / fresh.max(1) as f64 * self.total.get().saturating_sub(done) as f64;
-        let mut message = format!("{rate:.0} images/s");
+        let left = seconds / fresh.max(1) as f64 * self.total.get().saturating_sub(done) as f64;
+        let mut message = match self.unit {
+            Unit::Step => format!("{:.0} images/s", self.images.get() as f64 / seconds),
+            Unit::Byte => format!("{}/s", DecimalBytes((fresh as f64 / seconds) as u64)),
+        };
         if let Some(loss) = loss {
             message += &format!(", loss {loss:.4}");
         }
@@ -172,7 +205,8 @@ impl Bar<'_> {
             && (self.last_line.get().elapsed() > PLAIN_INTERVAL || self.last_line.get() == self.start)
         {
             self.last_line.set(Instant::now());
-            say(&format!("{:>12} {done}/{}  {message}", self.label, self.total.get()));
+            let (done, total) = (self.unit.count(done), self.unit.count(self.total.get()));
+            say(&format!("{:>12} {done}/{total}  {message}", self.label));
         }
     }
 }

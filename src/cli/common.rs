@@ -21,6 +21,9 @@ pub struct Common {
     /// Folder that holds the data sets [default: $DISTILL_DATA, else the user's cache folder]
     #[arg(long, value_name = "DIR", help_heading = "Common options")]
     pub data_dir: Option<PathBuf>,
+    /// Never download a data set; DISTILL_OFFLINE=1 says the same
+    #[arg(long, help_heading = "Common options")]
+    pub offline: bool,
     /// Folder under which runs live
     #[arg(long, value_name = "DIR", default_value = "runs", help_heading = "Common options")]
     pub out: PathBuf,
@@ -43,6 +46,11 @@ pub struct Common {
 }
 
 impl Common {
+    /// Whether downloads are forbidden, by the option or by the variable.
+    pub fn offline(&self) -> bool {
+        self.offline || std::env::var_os("DISTILL_OFFLINE").is_some_and(|value| !value.is_empty() && value != "0")
+    }
+
     pub fn verbosity(&self) -> Verbosity {
         match (self.quiet, self.verbose) {
             (true, _) => Verbosity::Quiet,

@@ -17,6 +17,20 @@ pub enum DataAction {
     Info(DataActionArgs),
     /// Decode every image; count classes and duplicates, measure mean and std
     Verify(DataActionArgs),
+    /// Download a data set's official archive, check it and unpack it
+    Fetch(FetchArgs),
+}
+
+#[derive(Args, Clone, Debug)]
+pub struct FetchArgs {
+    /// cifar10, cifar100 or tinyimagenet
+    #[arg(long, value_name = "NAME")]
+    pub dataset: Dataset,
+    /// Address of the archive [default: under $DISTILL_MIRROR if that is set, else its authors' site]
+    #[arg(long, value_name = "URL")]
+    pub url: Option<String>,
+    #[command(flatten)]
+    pub common: Common,
 }
 
 #[derive(Args, Clone, Debug)]

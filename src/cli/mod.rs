@@ -13,7 +13,7 @@ mod train;
 
 pub use bench::BenchArgs;
 pub use common::{Common, Configuring, DType};
-pub use data::{DataAction, DataActionArgs, DataArgs};
+pub use data::{DataAction, DataActionArgs, DataArgs, FetchArgs};
 pub use eval::{EvalArgs, EvalSplit, Judging};
 pub use exchange::{ExportArgs, ImportArgs};
 pub use inspect::InspectArgs;
@@ -73,6 +73,7 @@ impl Command {
             Command::Export(args) => Some(&args.common),
             Command::Import(args) => Some(&args.common),
             Command::Data(DataArgs { action: DataAction::Info(args) | DataAction::Verify(args) }) => Some(&args.common),
+            Command::Data(DataArgs { action: DataAction::Fetch(args) }) => Some(&args.common),
             Command::Bench(args) => Some(&args.common),
             Command::Completions(_) | Command::Man(_) => None,
         }

@@ -1,9 +1,10 @@
 //! `distill data`: what a data set holds.
 
-use super::{print, to_json};
+use super::{fetch, print, to_json};
 use crate::cli::{DataAction, DataActionArgs};
 use crate::data::{self, Info, Verification};
 use crate::error::Result;
+use crate::progress::Console;
 
 /// Classes that are named in text output.
 const NAMED: usize = 10;
@@ -11,7 +12,7 @@ const NAMED: usize = 10;
 /// Height and width of a folder's images unless `--image-size` says otherwise, as in its presets.
 const FOLDER_SIZE: usize = 64;
 
-pub fn run(action: &DataAction) -> Result<()> {
+pub fn run(action: &DataAction, console: &Console) -> Result<()> {
     match action {
         DataAction::Info(args) => {
             let info = data::info(&args.dataset, image_size(args), args.common.data_dir.as_deref())?;
@@ -21,6 +22,7 @@ pub fn run(action: &DataAction) -> Result<()> {
             let found = data::verify(&args.dataset, image_size(args), args.common.data_dir.as_deref())?;
             if args.common.json { print(&to_json(&found)?) } else { print(&report(&found)) }
         }
+        DataAction::Fetch(args) => fetch::run(args, console),
     }
 }
 

@@ -7,10 +7,10 @@ use std::path::{Path, PathBuf};
 use serde_json::json;
 
 use super::sample::load_vae;
-use super::{print, to_json};
+use super::{fetch, print, to_json};
 use crate::cli::{Common, EvalArgs, EvalSplit, Judging};
 use crate::config::{Config, Layers, default_preset};
-use crate::data::{self, Dataset, ImageSet, Split};
+use crate::data::{Dataset, ImageSet, Split};
 use crate::distilled::{self, DistilledSet};
 use crate::error::{AtPath, Error, Result};
 use crate::eval::{Evaluation, Origin, Protocol, StudentKind, Trial, evaluate};
@@ -224,7 +224,7 @@ impl<'a> Judge<'a> {
     /// Judges one set and writes eval.json and metrics.jsonl.
     pub fn judge(&self, subject: &Subject, console: &Console) -> Result<Evaluation> {
         let Config { dataset, image_size, .. } = &subject.config;
-        let load = |split| data::load(dataset, split, *image_size, self.common.data_dir.as_deref());
+        let load = |split| fetch::load(dataset, split, *image_size, self.common, console);
         let needs_real = !matches!(subject.source, Source::Distilled(_));
         let (train, test) = match self.split {
             EvalSplit::Heldout => load(Split::Train)?.hold_out(),

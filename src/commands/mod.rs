@@ -8,6 +8,7 @@ mod draw;
 mod dry_run;
 mod eval;
 mod export;
+mod fetch;
 mod import;
 mod inspect;
 mod man;
@@ -39,7 +40,7 @@ pub fn run(command: &Command, console: &Console) -> Result<()> {
         Command::Inspect(args) => inspect::run(args),
         Command::Export(args) => export::run(args),
         Command::Import(args) => import::run(args, console),
-        Command::Data(args) => data::run(&args.action),
+        Command::Data(args) => data::run(&args.action, console),
         Command::Bench(args) => bench::run(args, console),
         Command::Completions(args) => completions::run(args),
         Command::Man(args) => man::run(args),

@@ -7,9 +7,9 @@ use serde::Serialize;
 use super::dry_run::dry_run;
 use super::eval::{Judge, Source, Subject};
 use super::resolve::{resolve, run_dir};
-use super::{begin, print, sample, to_json, train};
+use super::{begin, fetch, print, sample, to_json, train};
 use crate::cli::{Common, RunArgs, SampleArgs};
-use crate::data::{self, Split};
+use crate::data::Split;
 use crate::error::Result;
 use crate::eval::Evaluation;
 use crate::progress::{Console, duration};
@@ -38,7 +38,7 @@ pub fn run(args: &RunArgs, console: &Console) -> Result<()> {
     }
     let config = &resolved.config;
     // Asked before hours of training: are there as many real images to compare with?
-    data::load(&config.dataset, Split::Train, config.image_size, args.common.data_dir.as_deref())?
+    fetch::load(&config.dataset, Split::Train, config.image_size, &args.common, console)?
         .random_per_class(args.sampling.ipc as usize, 0)?;
     if train::finished_before(&dir, &args.training)? {
         begin::check_same(&dir, &resolved.config)?;

@@ -11,7 +11,7 @@ use super::begin;
 use super::dry_run::dry_run;
 use super::resolve::{Resolved, resolve, run_dir};
 use super::sample::load_vae;
-use super::{print, to_json};
+use super::{fetch, print, to_json};
 use crate::checksums::sha256_file;
 use crate::cli::{Common, Stage, TrainArgs, Training};
 use crate::config::Config;
@@ -90,7 +90,7 @@ pub fn train(
     let start = Instant::now();
     let device = common.device.open()?;
     let config = &resolved.config;
-    let set = data::load(&config.dataset, Split::Train, config.image_size, common.data_dir.as_deref())?;
+    let set = fetch::load(&config.dataset, Split::Train, config.image_size, common, console)?;
     let _lock = begin::prepare(dir, config, training.overwrite, stage)?;
     console.log_to(&dir.log())?;
     begin::write_meta(resolved, dir, &set, &device, console)?;

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use flate2::read::GzDecoder;
 
-use super::source::Download;
+use super::fetch::{Archive, official};
 use super::{Class, Dataset, ImageSet, Split};
 use crate::error::{AtPath, Error, Result};
 use crate::fail;
@@ -26,8 +26,8 @@ const MAX_NAMES: u64 = 1 << 16;
 
 /// One of the two sets: a record is some label bytes, then the red, green and blue planes.
 pub struct Cifar {
-    /// The folder that the archive holds.
-    folder: &'static str,
+    dataset: Dataset,
+    archive: Archive<'static>,
     /// The file with the name of each class, one a line.
     names: &'static str,
     classes: usize,
@@ -35,39 +35,26 @@ pub struct Cifar {
     test: &'static [&'static str],
     /// How many coarse classes there are, where a coarse label stands before the label.
     coarse: Option<u8>,
-    download: Download,
 }
 
 pub static CIFAR10: Cifar = Cifar {
-    folder: "cifar-10-batches-bin",
+    dataset: Dataset::Cifar10,
+    archive: official::CIFAR10,
     names: "batches.meta.txt",
     classes: 10,
     train: &["data_batch_1.bin", "data_batch_2.bin", "data_batch_3.bin", "data_batch_4.bin", "data_batch_5.bin"],
     test: &["test_batch.bin"],
     coarse: None,
-    download: Download {
-        dataset: Dataset::Cifar10,
-        file: "cifar-10-binary.tar.gz",
-        bytes: 170_052_171,
-        md5: "c32a1d4ab5d03f1284b67883e8d87530",
-        form: "unpacked or as it is",
-    },
 };
 
 pub static CIFAR100: Cifar = Cifar {
-    folder: "cifar-100-binary",
+    dataset: Dataset::Cifar100,
+    archive: official::CIFAR100,
     names: "fine_label_names.txt",
     classes: 100,
     train: &["train.bin"],
     test: &["test.bin"],
     coarse: Some(20),
-    download: Download {
-        dataset: Dataset::Cifar100,
-        file: "cifar-100-binary.tar.gz",
-        bytes: 168_513_733,
-        md5: "03b5dce01913d631647c71ecec9e9cb8",
-        form: "unpacked or as it is",
-    },
 };
 
 impl Cifar {
@@ -90,7 +77,7 @@ impl Cifar {
 
     /// Looks for `ROOT/<folder>/`, for its files in `root` itself, and for the archive in `root`.
     pub fn find(&'static self, root: &Path) -> Result<Source> {
-        let (folder, archive) = (root.join(self.folder), root.join(self.download.file));
+        let (folder, archive) = (root.join(self.archive.folder), root.join(self.archive.file));
         let place = if folder.is_dir() {
             Place::Folder(folder)
         } else if root.join(self.train[0]).is_file() || root.join(self.names).is_file() {
@@ -98,7 +85,9 @@ impl Cifar {
         } else if archive.is_file() {
             Place::Archive(archive)
         } else {
-            return Err(self.download.missing(&[folder.join(self.train[0]), root.join(self.train[0]), archive]));
+            return Err(self
+                .archive
+                .missing(&self.dataset, &[folder.join(self.train[0]), root.join(self.train[0]), archive]));
         };
         Ok(Source { set: self, place })
     }
@@ -181,7 +170,7 @@ impl Source {
                 "{}: {} class names, where {} has {}; get the official file",
                 file.display(),
                 classes.len(),
-                self.set.download.dataset.title(),
+                self.set.dataset.title(),
                 self.set.classes
             );
         }
@@ -196,7 +185,7 @@ impl Source {
                 for (i, name) in names.iter().enumerate() {
                     let path = folder.join(name);
                     if !path.is_file() {
-                        fail!("{} is missing; unpack {} again", path.display(), self.set.download.file);
+                        fail!("{} is missing; unpack {} again", path.display(), self.set.archive.file);
                     }
                     let mut file = File::open(&path).at(&path)?;
                     let bytes = file.metadata().at(&path)?.len();
@@ -222,7 +211,7 @@ impl Source {
                 return Ok(());
             }
         }
-        fail!("{} holds no {}: expected the official {}", archive.display(), missing[0], self.set.download.file)
+        fail!("{} holds no {}: expected the official {}", archive.display(), missing[0], self.set.archive.file)
     }
 
     /// Records in a file of `bytes` bytes, which must be a whole number of them and at least one.
@@ -233,7 +222,7 @@ impl Source {
                 "{}: {bytes} bytes, expected a whole number of {record}-byte records, at most {MAX_BYTES} bytes: the file \
                  is cut short or another one; get {} again",
                 file.display(),
-                self.set.download.file
+                self.set.archive.file
             );
         }
         Ok((bytes / record) as usize)
@@ -276,13 +265,8 @@ impl Source {
     }
 
     fn cut_short(&self, file: &Path, source: &std::io::Error) -> Error {
-        Error::Failed(format!(
-            "{}: cannot be read to its end ({source}): it is cut short or damaged; get {} again ({} bytes, MD5 {})",
-            file.display(),
-            self.set.download.file,
-            self.set.download.bytes,
-            self.set.download.md5
-        ))
+        let what = format!("cannot be read to its end ({source}): it is cut short or damaged");
+        self.set.archive.get_again(file, &what)
     }
 }
 

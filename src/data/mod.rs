@@ -2,6 +2,7 @@
 
 pub mod cifar;
 mod dataset;
+pub mod fetch;
 pub mod parquet;
 pub mod shapes;
 mod source;

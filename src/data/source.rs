@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::{Dataset, ImageSet, cifar, shapes, tiny_imagenet};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::usage;
 
 /// A part of a data set. TinyImageNet's `Test` is its val folder, since its own test folder has no labels.
@@ -58,33 +58,5 @@ pub fn data_root(data_dir: Option<&Path>) -> Result<PathBuf> {
     match root.or_else(|| Some(cache()?.join("distill"))) {
         Some(root) => Ok(root),
         None => usage!("no data folder: HOME is not set; pass --data-dir DIR or set DISTILL_DATA"),
-    }
-}
-
-/// The official download of a data set, for the message that asks for it.
-pub(super) struct Download {
-    pub dataset: Dataset,
-    pub file: &'static str,
-    pub bytes: u64,
-    pub md5: &'static str,
-    /// In which form it is read: "unpacked", or "unpacked or as it is".
-    pub form: &'static str,
-}
-
-impl Download {
-    /// The error for a set that is in none of the places `looked`.
-    pub fn missing(&self, looked: &[PathBuf]) -> Error {
-        let places: Vec<String> = looked.iter().map(|place| format!("  {}", place.display())).collect();
-        Error::Failed(format!(
-            "{} was not found; looked for\n{}\nIt is {} ({} bytes, MD5 {}) from {}, {}.\n\
-             Put it there, or point --data-dir DIR or the variable DISTILL_DATA at the folder that holds it.",
-            self.dataset.title(),
-            places.join("\n"),
-            self.file,
-            self.bytes,
-            self.md5,
-            self.dataset.page().unwrap_or_default(),
-            self.form
-        ))
     }
 }

@@ -7,22 +7,15 @@ use std::sync::Arc;
 
 use rayon::prelude::*;
 
-use super::source::Download;
+use super::fetch::official::TINY_IMAGENET as ARCHIVE;
 use super::{Class, Dataset, ImageSet, Split};
-use crate::error::{AtPath, Result};
+use crate::error::{AtPath, Error, Result};
 use crate::{fail, interrupt};
 
 /// Height and width of an image in pixels.
 pub const SIZE: usize = 64;
 
 const WNIDS: &str = "wnids.txt";
-const DOWNLOAD: Download = Download {
-    dataset: Dataset::TinyImageNet,
-    file: "tiny-imagenet-200.zip",
-    bytes: 248_100_043,
-    md5: "90528d7ca1a48142e341f4ef8d21d0de",
-    form: "unpacked",
-};
 
 /// A folder with `wnids.txt`, `words.txt`, `train/<wnid>/images/*.JPEG`, `val/images` and `val/val_annotations.txt`.
 pub struct Folder(PathBuf);
@@ -46,15 +39,17 @@ impl Folder {
         if let Some(folder) = found.pop() {
             return Ok(Folder(folder));
         }
-        let archive = root.join(DOWNLOAD.file);
+        let archive = root.join(ARCHIVE.file);
         if archive.is_file() {
-            fail!("{} is read unpacked: run unzip {} in that folder", archive.display(), DOWNLOAD.file);
+            return Err(Error::NoData(format!(
+                "{} is read unpacked: run `distill data fetch --dataset tinyimagenet`, or unzip it in that folder",
+                archive.display()
+            )));
         }
-        Err(DOWNLOAD.missing(&[
-            root.join("tiny-imagenet-200").join(WNIDS),
-            root.join("tiny-imagenet-*").join(WNIDS),
-            root.join(WNIDS),
-        ]))
+        Err(ARCHIVE.missing(
+            &Dataset::TinyImageNet,
+            &[root.join("tiny-imagenet-200").join(WNIDS), root.join("tiny-imagenet-*").join(WNIDS), root.join(WNIDS)],
+        ))
     }
 
     pub fn path(&self) -> &Path {
@@ -117,7 +112,7 @@ impl Folder {
             let mut images = children(&folder)?;
             images.retain(|path| path.extension().is_some_and(|e| e.eq_ignore_ascii_case("jpeg")));
             if images.is_empty() {
-                fail!("{} holds no .JPEG file, expected 500 of them; unpack {} again", folder.display(), DOWNLOAD.file);
+                fail!("{} holds no .JPEG file, expected 500 of them; unpack {} again", folder.display(), ARCHIVE.file);
             }
             files.extend(images.into_iter().map(|path| (path, label as u16)));
         }
@@ -140,7 +135,7 @@ impl Folder {
             files.push((self.0.join("val").join("images").join(name), label));
         }
         if files.is_empty() {
-            fail!("{} lists no image; unpack {} again", self.0.join(&list).display(), DOWNLOAD.file);
+            fail!("{} lists no image; unpack {} again", self.0.join(&list).display(), ARCHIVE.file);
         }
         Ok(files)
     }
@@ -148,7 +143,7 @@ impl Folder {
     fn read(&self, name: impl AsRef<Path>) -> Result<String> {
         let path = self.0.join(name);
         if !path.is_file() {
-            fail!("{} is missing; unpack {} again", path.display(), DOWNLOAD.file);
+            fail!("{} is missing; unpack {} again", path.display(), ARCHIVE.file);
         }
         fs::read_to_string(&path).at(&path)
     }
@@ -171,7 +166,7 @@ fn decode(file: &Path, out: &mut [u8]) -> Result<()> {
     let bytes = fs::read(file).at(file)?;
     let image = match image::load_from_memory_with_format(&bytes, image::ImageFormat::Jpeg) {
         Ok(image) => image.into_rgb8(),
-        Err(error) => fail!("{}: not a readable JPEG ({error}); unpack {} again", file.display(), DOWNLOAD.file),
+        Err(error) => fail!("{}: not a readable JPEG ({error}); unpack {} again", file.display(), ARCHIVE.file),
     };
     if image.dimensions() != (SIZE as u32, SIZE as u32) {
         fail!("{}: {}x{} pixels, expected {SIZE}x{SIZE}", file.display(), image.width(), image.height());

@@ -25,7 +25,7 @@ impl Place {
     fn command(&self, args: &str) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_distill"));
         command.args(args.split_whitespace()).current_dir(self.0.path());
-        command.env_remove("DISTILL_DATA").env("XDG_CACHE_HOME", self.path("cache"));
+        command.env_remove("DISTILL_DATA").env("XDG_CACHE_HOME", self.path("cache")).env("DISTILL_OFFLINE", "1");
         command
     }
 

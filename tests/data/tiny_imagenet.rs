@@ -101,5 +101,5 @@ fn an_unclear_or_missing_place_is_refused() {
     fs::remove_dir_all(&other).unwrap();
     fails(&["tiny-imagenet-200.zip", "248100043", "90528d7ca1a48142e341f4ef8d21d0de", "cs231n.stanford.edu"]);
     fs::write(root.path().join("tiny-imagenet-200.zip"), b"PK").unwrap();
-    fails(&["unzip tiny-imagenet-200.zip"]);
+    fails(&["distill data fetch --dataset tinyimagenet", "or unzip it"]);
 }
