@@ -21,6 +21,8 @@ const IMAGE: usize = 3 * PLANE;
 const BLOCK: usize = 256;
 /// Far above the largest official file: a damaged archive may claim any size.
 const MAX_BYTES: u64 = 1 << 28;
+/// Bytes that one byte of a compressed archive can stand for, at most.
+const DEFLATE_RATIO: u64 = 1032;
 /// Far above the official list of names.
 const MAX_NAMES: u64 = 1 << 16;
 
@@ -196,7 +198,9 @@ impl Source {
             Place::Archive(archive) => archive,
         };
         let mut missing = names.to_vec();
-        let mut tar = tar::Archive::new(GzDecoder::new(BufReader::new(File::open(archive).at(archive)?)));
+        let file = File::open(archive).at(archive)?;
+        let length = file.metadata().at(archive)?.len();
+        let mut tar = tar::Archive::new(GzDecoder::new(BufReader::new(file)));
         for entry in tar.entries().map_err(|e| self.cut_short(archive, &e))? {
             let mut entry = entry.map_err(|e| self.cut_short(archive, &e))?;
             let path = entry.path().at(archive)?.into_owned();
@@ -205,6 +209,12 @@ impl Source {
             };
             let name = missing.remove(place);
             let bytes = entry.size();
+            if bytes > length.saturating_mul(DEFLATE_RATIO) {
+                return Err(self
+                    .set
+                    .archive
+                    .get_again(&archive.join(path), &format!("cannot hold the {bytes} bytes it claims")));
+            }
             let i = names.iter().position(|n| *n == name).unwrap_or_default();
             read(i, &mut entry, bytes, &archive.join(path))?;
             if missing.is_empty() {

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs;
+use std::io::Cursor;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -15,6 +16,8 @@ use crate::{fail, interrupt};
 /// Height and width of an image in pixels.
 pub const SIZE: usize = 64;
 
+/// Images wider or higher than this are not even decoded.
+const MOST: u32 = 4096;
 const WNIDS: &str = "wnids.txt";
 
 /// A folder with `wnids.txt`, `words.txt`, `train/<wnid>/images/*.JPEG`, `val/images` and `val/val_annotations.txt`.
@@ -164,7 +167,12 @@ fn file_name(path: &Path) -> String {
 /// Decodes a JPEG into `out` (H, W, 3); a grey one gets three equal channels.
 fn decode(file: &Path, out: &mut [u8]) -> Result<()> {
     let bytes = fs::read(file).at(file)?;
-    let image = match image::load_from_memory_with_format(&bytes, image::ImageFormat::Jpeg) {
+    // A header may claim any size: it is checked before the pixels get memory.
+    let mut reader = image::ImageReader::with_format(Cursor::new(&bytes), image::ImageFormat::Jpeg);
+    let mut limits = image::Limits::default();
+    (limits.max_image_width, limits.max_image_height) = (Some(MOST), Some(MOST));
+    reader.limits(limits);
+    let image = match reader.decode() {
         Ok(image) => image.into_rgb8(),
         Err(error) => fail!("{}: not a readable JPEG ({error}); unpack {} again", file.display(), ARCHIVE.file),
     };

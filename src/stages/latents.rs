@@ -170,12 +170,13 @@ impl Latents {
         let [n, variants, size, channels] = header.dims;
         if n != images.len()
             || variants != 1 + usize::from(flip)
+            || [&header.statistics.mean, &header.statistics.std].iter().any(|values| values.len() != channels)
             || (&header.images, &header.vae) != (&hashes.0, &hashes.1)
         {
             fail!("{}: holds the latents of other images or of another VAE", path.display());
         }
         let values = match load_weights(path, &Device::Cpu)?.remove("latents") {
-            Some(tensor) if tensor.elem_count() == n * variants * size * size * channels => {
+            Some(tensor) if tensor.dims() == [variants, n, size, size, channels] => {
                 tensor.flatten_all()?.to_vec1::<f32>()?
             }
             _ => fail!("{}: holds no latents of the size it states", path.display()),
