@@ -3,6 +3,8 @@
 use std::fs::{self, File, TryLockError};
 use std::io::{ErrorKind, Write};
 use std::path::Path;
+use std::thread::sleep;
+use std::time::Duration;
 
 use crate::error::{AtPath, Error, Result};
 use crate::fail;
@@ -64,7 +66,12 @@ pub fn clear_unfinished(folder: &Path) -> Result<()> {
 /// Takes the lock file at `path` as [`try_lock`] does. An error if another process holds it: `busy` says what that one
 /// does.
 pub fn lock(path: &Path, busy: &str) -> Result<File> {
-    if let Some(file) = try_lock(path, busy)? {
+    let mut taken = try_lock(path, busy)?;
+    if taken.is_none() {
+        sleep(Duration::from_millis(50)); // `is_locked` holds it for a moment
+        taken = try_lock(path, busy)?;
+    }
+    if let Some(file) = taken {
         return Ok(file);
     }
     let holder = fs::read_to_string(path).unwrap_or_default();
@@ -100,6 +107,11 @@ fn this_process() -> String {
     let host = fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     let host = if host.trim().is_empty() { String::new() } else { format!(" on {}", host.trim()) };
     format!(" ({}{host})", std::process::id())
+}
+
+/// Whether a process holds the lock file at `path`. To find out takes the lock for a moment.
+pub fn is_locked(path: &Path) -> bool {
+    File::open(path).is_ok_and(|file| matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock)))
 }
 
 /// Whether the open `file` is the one that `path` names. Systems without inodes don't remove open files.

@@ -23,6 +23,7 @@ pub mod data;
 pub mod device;
 pub mod diffusion;
 pub mod distilled;
+pub mod environment;
 pub mod error;
 pub mod eval;
 pub mod formats;

@@ -38,6 +38,11 @@ impl RunDir {
         self.root.join("log.txt")
     }
 
+    /// Held by the process that trains the run.
+    pub fn lock(&self) -> PathBuf {
+        self.root.join(".lock")
+    }
+
     /// Metrics and checkpoints of a stage, "vae" or "unet".
     pub fn stage(&self, stage: &str) -> PathBuf {
         self.root.join(stage)
@@ -77,6 +82,12 @@ impl RunDir {
         // By components: joined to the run's name, an empty path would add a slash.
         let named: PathBuf = Path::new(&self.name()).components().chain(inner.components()).collect();
         order::note(folder_of(&self.root), &named)
+    }
+
+    /// The runs under `out` by name, those that lost a part included.
+    pub fn all(out: &Path) -> Result<Vec<RunDir>> {
+        let runs = folders(out)?.into_iter().map(RunDir::new);
+        Ok(runs.filter(|run| run.is_run() || run.stage("vae").is_dir() || run.stage("unet").is_dir()).collect())
     }
 
     fn is_run(&self) -> bool {

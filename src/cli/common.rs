@@ -2,9 +2,11 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, ValueEnum};
+use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser, ValueParser};
+use clap::{Args, ValueEnum, ValueHint};
 
-use crate::config::Override;
+use crate::config::{Override, preset_names};
+use crate::data::Dataset;
 use crate::device::DeviceChoice;
 use crate::error::Result;
 use crate::progress::Verbosity;
@@ -19,13 +21,14 @@ pub struct Common {
     #[arg(long, value_name = "DTYPE", default_value = "auto", help_heading = "Common options")]
     pub dtype: DType,
     /// Folder that holds the data sets [default: $DISTILL_DATA, else the user's cache folder]
-    #[arg(long, value_name = "DIR", help_heading = "Common options")]
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath, help_heading = "Common options")]
     pub data_dir: Option<PathBuf>,
     /// Never download a data set; DISTILL_OFFLINE=1 says the same
     #[arg(long, help_heading = "Common options")]
     pub offline: bool,
     /// Folder under which runs live
-    #[arg(long, value_name = "DIR", default_value = "runs", help_heading = "Common options")]
+    #[arg(long, value_name = "DIR", default_value = "runs", value_hint = ValueHint::DirPath)]
+    #[arg(help_heading = "Common options")]
     pub out: PathBuf,
     /// Seed of all randomness
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(..=i64::MAX as u64))]
@@ -71,11 +74,11 @@ pub enum DType {
 /// Options that choose and change the configuration.
 #[derive(Args, Clone, Debug, Default)]
 pub struct Configuring {
-    /// Named settings from configs/ [default: the data set's preset for the device]
-    #[arg(long, value_name = "NAME", help_heading = "Configuration")]
+    /// Named settings; `distill presets` lists them [default: the data set's preset for the device]
+    #[arg(long, value_name = "NAME", value_parser = presets(), help_heading = "Configuration")]
     pub preset: Option<String>,
     /// TOML file whose keys replace the preset's
-    #[arg(long, value_name = "FILE", help_heading = "Configuration")]
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, help_heading = "Configuration")]
     pub config: Option<PathBuf>,
     /// Replace one key, for example --set unet.channels=96; can be repeated
     #[arg(long = "set", value_name = "KEY=VALUE", help_heading = "Configuration")]
@@ -87,4 +90,34 @@ impl Configuring {
     pub fn overrides(&self) -> Result<Vec<Override>> {
         self.set.iter().map(|text| Override::parse(text)).collect()
     }
+}
+
+/// The names of presets.
+pub(super) fn presets() -> ValueParser {
+    PossibleValuesParser::new(preset_names()).into()
+}
+
+/// Data sets: those with a name, which shells complete, and places of others.
+pub(super) fn datasets() -> ValueParser {
+    #[derive(Clone)]
+    struct Datasets;
+
+    impl TypedValueParser for Datasets {
+        type Value = Dataset;
+
+        fn parse_ref(
+            &self,
+            command: &clap::Command,
+            arg: Option<&clap::Arg>,
+            value: &std::ffi::OsStr,
+        ) -> std::result::Result<Dataset, clap::Error> {
+            (|text: &str| text.parse::<Dataset>()).parse_ref(command, arg, value)
+        }
+
+        fn possible_values(&self) -> Option<Box<dyn Iterator<Item = PossibleValue> + '_>> {
+            Some(Box::new(Dataset::NAMED.iter().map(|dataset| PossibleValue::new(dataset.to_string()))))
+        }
+    }
+
+    ValueParser::new(Datasets)
 }

@@ -3,6 +3,7 @@
 use clap::{Args, Subcommand};
 
 use super::Common;
+use super::common::datasets;
 use crate::data::Dataset;
 
 #[derive(Args, Clone, Debug)]
@@ -36,7 +37,7 @@ pub struct FetchArgs {
 #[derive(Args, Clone, Debug)]
 pub struct DataActionArgs {
     /// shapes (built in), cifar10, cifar100, tinyimagenet or folder:PATH
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", value_parser = datasets(), hide_possible_values = true)]
     pub dataset: Dataset,
     /// Height and width that a folder's images are resized and cropped to [default: 64]
     #[arg(long, value_name = "PIXELS", value_parser = clap::value_parser!(u16).range(1..=1024))]

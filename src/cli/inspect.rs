@@ -2,13 +2,14 @@
 
 use std::path::PathBuf;
 
-use clap::Args;
+use clap::{Args, ValueHint};
 
 use super::Common;
 
 #[derive(Args, Clone, Debug)]
 pub struct InspectArgs {
     /// A run's folder, a checkpoint's folder, a .safetensors file or a distilled set
+    #[arg(value_hint = ValueHint::AnyPath)]
     pub path: PathBuf,
     #[command(flatten)]
     pub common: Common,

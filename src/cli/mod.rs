@@ -6,7 +6,9 @@ mod data;
 mod eval;
 mod exchange;
 mod inspect;
+mod presets;
 mod run;
+mod runs;
 mod sample;
 mod shell;
 mod train;
@@ -17,19 +19,23 @@ pub use data::{DataAction, DataActionArgs, DataArgs, FetchArgs};
 pub use eval::{EvalArgs, EvalSplit, Judging};
 pub use exchange::{ExportArgs, ImportArgs};
 pub use inspect::InspectArgs;
+pub use presets::PresetsArgs;
 pub use run::RunArgs;
+pub use runs::RunsArgs;
 pub use sample::{SampleArgs, Sampling};
 pub use shell::{CompletionsArgs, ManArgs};
 pub use train::{Stage, TrainArgs, Training};
 
 use clap::{Parser, Subcommand};
 
+use crate::environment::long_version;
+
 /// Distil a data set into a few generated images per class, and measure what they are worth.
 ///
 /// A VAE and a class-conditional latent diffusion model learn the data set; DDIM samples a few images a class; students
 /// trained on these are tested on real images.
 #[derive(Debug, Parser)]
-#[command(version, arg_required_else_help = true)]
+#[command(version, long_version = long_version(), arg_required_else_help = true)]
 pub struct Cli {
     #[command(subcommand)]
     pub command: Command,
@@ -51,6 +57,10 @@ pub enum Command {
     Export(ExportArgs),
     /// Turn another program's file into a distilled set
     Import(ImportArgs),
+    /// List runs: how far they are, their size and their best figures
+    Runs(RunsArgs),
+    /// List the presets, print one, or describe every key of the configuration
+    Presets(PresetsArgs),
     /// Describe a data set, or check every image of it
     Data(DataArgs),
     /// Measure training and sampling speed on this machine
@@ -75,7 +85,7 @@ impl Command {
             Command::Data(DataArgs { action: DataAction::Info(args) | DataAction::Verify(args) }) => Some(&args.common),
             Command::Data(DataArgs { action: DataAction::Fetch(args) }) => Some(&args.common),
             Command::Bench(args) => Some(&args.common),
-            Command::Completions(_) | Command::Man(_) => None,
+            Command::Runs(_) | Command::Presets(_) | Command::Completions(_) | Command::Man(_) => None,
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::Args;
+use clap::{Args, ValueHint};
 
 use super::Common;
 use crate::config::Override;
@@ -36,7 +36,7 @@ impl Sampling {
 #[derive(Args, Clone, Debug)]
 pub struct SampleArgs {
     /// Run to sample from [default: the newest finished run]
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
     pub run: Option<PathBuf>,
     #[command(flatten)]
     pub sampling: Sampling,

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 
+use super::common::datasets;
 use super::{Common, Configuring};
 use crate::data::Dataset;
 
@@ -11,7 +12,7 @@ use crate::data::Dataset;
 #[derive(Args, Clone, Debug)]
 pub struct Training {
     /// shapes (built in), cifar10, cifar100, tinyimagenet or folder:PATH [default: the configuration's, else shapes]
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", value_parser = datasets(), hide_possible_values = true)]
     pub dataset: Option<Dataset>,
     /// Train for about this long, for example 30m: the first steps are timed, then the number of steps is fixed
     #[arg(long, value_name = "TIME", value_parser = parse_duration)]

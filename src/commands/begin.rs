@@ -11,10 +11,9 @@ use super::to_json;
 use crate::cli::Stage;
 use crate::config::{Config, Layers};
 use crate::data::ImageSet;
-use crate::device;
+use crate::environment::Environment;
 use crate::error::{AtPath, Result};
 use crate::fs::{clear_unfinished, lock, make_folder, write_atomic};
-use crate::ops::cpu::products;
 use crate::progress::Console;
 use crate::run_dir::RunDir;
 use crate::{fail, usage};
@@ -22,11 +21,8 @@ use crate::{fail, usage};
 /// What is written once a run starts.
 #[derive(Serialize, Deserialize)]
 struct Meta {
-    distill: String,
     command: Vec<String>,
-    device: String,
-    /// What matrix products were computed in.
-    dtype: String,
+    environment: Environment,
     preset: String,
     /// Hash of the train split's pixels, labels and classes.
     data_sha256: String,
@@ -37,7 +33,7 @@ struct Meta {
 /// Makes the run's folder, or checks that it belongs to this configuration; the lock keeps a second process out.
 pub fn prepare(dir: &RunDir, config: &Config, overwrite: bool, stage: Option<Stage>) -> Result<File> {
     make_folder(&dir.root)?;
-    let lock = lock(&dir.root.join(".lock"), "is training this run")?;
+    let lock = lock(&dir.lock(), "is training this run")?;
     if stage == Some(Stage::Unet) && !dir.weights("vae").is_file() {
         usage!("--stage unet: {} has no finished VAE; train it first with --stage vae", dir.root.display());
     }
@@ -78,10 +74,8 @@ pub fn check_same(dir: &RunDir, config: &Config) -> Result<()> {
 /// the precision or the device (with its number of threads, which orders the sums) are not, that is said.
 pub fn write_meta(resolved: &Resolved, dir: &RunDir, set: &ImageSet, device: &Device, console: &Console) -> Result<()> {
     let meta = Meta {
-        distill: env!("CARGO_PKG_VERSION").into(),
         command: std::env::args().collect(),
-        device: device::describe(device),
-        dtype: products::current().to_string(),
+        environment: Environment::of(device),
         preset: resolved.preset.clone(),
         data_sha256: set.sha256(),
         images: set.len(),
@@ -98,10 +92,11 @@ pub fn write_meta(resolved: &Resolved, dir: &RunDir, set: &ImageSet, device: &De
                 meta.images
             );
         }
+        let (old, new) = (&old.environment, &meta.environment);
         let parts = [
-            ("by version", &old.distill, &meta.distill),
-            ("with products in", &old.dtype, &meta.dtype),
-            ("on", &old.device, &meta.device),
+            ("by version", &old.version, &new.version),
+            ("with products in", &old.dtype, &new.dtype),
+            ("on", &old.device, &new.device),
         ];
         for (how, before, now) in parts.iter().filter(|(_, before, now)| before != now) {
             console.warn(format!(

@@ -5,20 +5,20 @@ use std::time::Instant;
 
 use candle_core::{Device, Tensor};
 use serde::Serialize;
+use serde_json::json;
 
 use super::resolve::resolve;
 use super::{print, to_json};
 use crate::cli::BenchArgs;
 use crate::config::Config;
 use crate::data::shapes;
-use crate::device;
+use crate::environment::Environment;
 use crate::error::Result;
 use crate::eval::{Protocol, Sgd, train_step};
 use crate::models::students::{ConvNet, ConvNetConfig};
 use crate::models::unet::UNet;
 use crate::models::vae::Vae;
 use crate::nn::Params;
-use crate::ops::cpu::products;
 use crate::ops::{self, Tape, Value};
 use crate::progress::Console;
 use crate::rng::Rng;
@@ -35,9 +35,7 @@ struct Measurement {
     images_per_second: f64,
     /// Most memory in use at once; null where the system does not tell.
     peak_bytes: Option<u64>,
-    device: String,
-    dtype: String,
-    threads: usize,
+    environment: Environment,
 }
 
 pub fn run(args: &BenchArgs, console: &Console) -> Result<()> {
@@ -50,15 +48,14 @@ pub fn run(args: &BenchArgs, console: &Console) -> Result<()> {
         usage!("--only {}: no work has such a name", args.only.as_deref().unwrap_or_default());
     }
     if args.common.dry_run {
-        return print(&chosen.iter().map(|w| format!("{} (batch {})", w.name, w.batch)).collect::<Vec<_>>().join("\n"));
+        return dry_run(&chosen, args.common.json);
     }
     let mut found = Vec::new();
     for work in chosen {
         console.info(format!("{} ...", work.name));
         let (images_per_second, peak_bytes) = measure(&work, args.seconds, &config, &device)?;
-        let threads = rayon::current_num_threads();
-        let (device, dtype) = (device::describe(&device), products::current().to_string());
-        found.push(Measurement { work: work.name.into(), images_per_second, peak_bytes, device, dtype, threads });
+        let environment = Environment::of(&device);
+        found.push(Measurement { work: work.name.into(), images_per_second, peak_bytes, environment });
     }
     if args.common.json {
         return print(&to_json(&found)?);
@@ -68,6 +65,15 @@ pub fn run(args: &BenchArgs, console: &Console) -> Result<()> {
         print(&format!("{:<14} {:>10.1} images/s {peak:>10}", m.work, m.images_per_second))?;
     }
     Ok(())
+}
+
+/// Says what would be measured.
+fn dry_run(works: &[Work], json: bool) -> Result<()> {
+    if json {
+        let works: Vec<_> = works.iter().map(|w| json!({ "work": w.name, "batch": w.batch })).collect();
+        return print(&to_json(&works)?);
+    }
+    print(&works.iter().map(|w| format!("{} (batch {})", w.name, w.batch)).collect::<Vec<_>>().join("\n"))
 }
 
 /// A piece of work that can be repeated.

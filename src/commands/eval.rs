@@ -36,7 +36,7 @@ pub fn run(args: &EvalArgs, console: &Console) -> Result<()> {
     if args.common.dry_run {
         return print(&format!(
             "{} on {} ({}), protocol:\n{}\nwrites {}",
-            args.judging.student,
+            args.judging.student.as_str(),
             subject.name(),
             subject.config.dataset,
             to_json(&judge.protocol)?,
@@ -60,7 +60,7 @@ pub fn sentence(result: &Evaluation) -> String {
         result.split,
         result.protocol,
         result.runs.len(),
-        result.dtype,
+        result.environment.dtype,
         duration(result.seconds)
     )
 }
@@ -218,7 +218,7 @@ impl<'a> Judge<'a> {
         }
         common.device.open()?;
         let seed = common.seed.unwrap_or(0);
-        Ok(Judge { student: args.student.parse()?, protocol, split: args.split, seed, common })
+        Ok(Judge { student: args.student, protocol, split: args.split, seed, common })
     }
 
     /// Judges one set and writes eval.json and metrics.jsonl.

@@ -103,7 +103,8 @@ fn count(path: &Path) -> Result<(usize, usize)> {
     Ok((tensors.len(), tensors.values().map(|t| t.elem_count()).sum()))
 }
 
-fn read_json(path: &Path) -> Result<Value> {
+/// A file that holds one JSON document.
+pub fn read_json(path: &Path) -> Result<Value> {
     let bytes = fs::read(path).at(path)?;
     serde_json::from_slice(&bytes).map_err(|e| Error::Failed(format!("{}: is not valid JSON: {e}", path.display())))
 }

@@ -11,7 +11,8 @@ use crate::error::{AtPath, Error, Result};
 use crate::fs::write_atomic;
 
 pub fn run(args: &ManArgs) -> Result<()> {
-    let mut program = Cli::command().disable_help_subcommand(true);
+    // The long version tells of this machine.
+    let mut program = Cli::command().disable_help_subcommand(true).long_version(None::<&str>);
     program.build();
     let Some(folder) = &args.out else {
         return print(String::from_utf8_lossy(&page(&program)?).trim_end());

@@ -12,8 +12,10 @@ mod fetch;
 mod import;
 mod inspect;
 mod man;
+mod presets;
 mod resolve;
 mod run;
+mod runs;
 mod sample;
 mod train;
 
@@ -42,6 +44,8 @@ pub fn run(command: &Command, console: &Console) -> Result<()> {
         Command::Import(args) => import::run(args, console),
         Command::Data(args) => data::run(&args.action, console),
         Command::Bench(args) => bench::run(args, console),
+        Command::Runs(args) => runs::run(args),
+        Command::Presets(args) => presets::run(args),
         Command::Completions(args) => completions::run(args),
         Command::Man(args) => man::run(args),
     }

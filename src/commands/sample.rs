@@ -15,6 +15,7 @@ use crate::cli::{Common, SampleArgs, Sampling as SamplingArgs};
 use crate::config::{Config, Layers, Override};
 use crate::data::Class;
 use crate::distilled::{Listing, Provenance, Staging};
+use crate::environment::Environment;
 use crate::error::Result;
 use crate::models::unet::UNet;
 use crate::models::vae::Vae;
@@ -113,7 +114,8 @@ fn listing(run: &RunDir, config: &Config, args: &SampleArgs, trained: &Trained, 
     let sampler = &config.sampler;
     let details = json!({
         "run": run.name(), "sampler": "ddim", "steps": sampler.steps, "guidance": sampler.guidance, "eta": sampler.eta,
-        "ipc": args.sampling.ipc, "distill": env!("CARGO_PKG_VERSION"), "unet_steps": trained.steps,
+        "ipc": args.sampling.ipc, "unet_steps": trained.steps,
+        "environment": Environment::of(&trained.device),
     });
     Listing {
         labels: named.iter().map(|&(class, _)| class as u16).collect(),

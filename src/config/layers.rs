@@ -6,7 +6,7 @@ use std::path::Path;
 
 use toml::{Table, Value};
 
-use super::{Config, presets};
+use super::{Config, Preset};
 use crate::error::{AtPath, Error, Result};
 use crate::usage;
 
@@ -46,7 +46,7 @@ pub struct Layers {
 
 impl Layers {
     pub fn preset(name: &str) -> Result<Self> {
-        Self::parse(presets::preset(name)?, &format!("preset {name}"))
+        Self::parse(Preset::named(name)?.toml, &format!("preset {name}"))
     }
 
     /// The configuration that an earlier command wrote.

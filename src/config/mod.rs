@@ -1,11 +1,15 @@
 //! The typed configuration: preset < file < `--set key=value` and flags. Unknown keys are refused.
 
 mod layers;
+mod limits;
 mod presets;
+mod reference;
 
 pub use layers::{Layers, Override};
-pub use presets::{default_preset, preset_names};
+pub use presets::{Preset, default_preset, preset_names};
+pub use reference::{Key, keys, markdown};
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::data::Dataset;
@@ -17,12 +21,15 @@ use crate::train::StageConfig;
 use crate::usage;
 
 /// Everything that decides a run's result, besides the data.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
+    /// The data set that is distilled: one by name, folder:PATH or hf:OWNER/NAME.
+    #[schemars(with = "String")]
     pub dataset: Dataset,
     /// Height and width of its images in pixels. The official sets have one size; folders are resized to any.
     pub image_size: usize,
+    /// Seed of all randomness.
     pub seed: u64,
     pub vae: VaeConfig,
     pub unet: UNetConfig,
@@ -33,12 +40,14 @@ pub struct Config {
 }
 
 /// The noise that the UNet learns to remove.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct DiffusionConfig {
+    /// How the share of noise grows with the step.
     pub schedule: ScheduleKind,
-    /// T, the steps that training draws from.
+    /// T, the number of noise levels that training draws from.
     pub steps: usize,
+    /// What the UNet predicts.
     pub prediction: Prediction,
     /// gamma of min-SNR loss weighting.
     pub min_snr_gamma: f64,
@@ -46,8 +55,8 @@ pub struct DiffusionConfig {
     pub class_dropout: f64,
 }
 
-/// Both training stages.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+/// Training: what both networks share; [train.vae] and [train.unet] hold the rest.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct TrainConfig {
     pub vae: StageConfig,
@@ -58,16 +67,16 @@ pub struct TrainConfig {
     pub flip: bool,
     /// Leave a stratified tenth of train out, to tune on.
     pub hold_out: bool,
-    /// Steps between metrics lines.
+    /// Steps between lines of metrics.jsonl; 0 writes only the last.
     pub log_every: u64,
-    /// Steps between checkpoints.
+    /// Steps between checkpoints; 0 writes none before the end.
     pub checkpoint_every: u64,
-    /// Steps between validations and pictures.
+    /// Steps between validations with their pictures; 0 makes them at the end only.
     pub sample_every: u64,
 }
 
 /// How images are sampled.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SamplerConfig {
     /// DDIM steps.
@@ -76,14 +85,15 @@ pub struct SamplerConfig {
     pub guidance: f64,
     /// 0 is deterministic, 1 as noisy as DDPM.
     pub eta: f64,
-    /// Images sampled at once.
+    /// Images sampled at once; it changes the speed and the memory, and pixels by rounding only.
     pub batch_size: usize,
 }
 
 /// How a set is judged unless the command says otherwise.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct EvalConfig {
+    /// The protocol of configs/protocols/ that `eval` and `run` take where --protocol is not given.
     pub protocol: String,
 }
 
@@ -96,7 +106,7 @@ impl Config {
 
     /// Refuses values that contradict each other or cannot be run.
     pub fn check(&self) -> Result<()> {
-        self.check_sizes()?;
+        limits::check(self)?;
         self.dataset.check_size(self.image_size)?;
         self.vae.check(self.image_size)?;
         self.unet.check(self.latents(0).size)?;
@@ -107,52 +117,7 @@ impl Config {
                 self.diffusion.steps
             );
         }
-        let ranges = [
-            ("diffusion.class_dropout", self.diffusion.class_dropout, 0.0, 1.0),
-            ("sampler.eta", self.sampler.eta, 0.0, 1.0),
-            ("sampler.guidance", self.sampler.guidance, 0.0, 100.0),
-            ("diffusion.min_snr_gamma", self.diffusion.min_snr_gamma, f64::MIN_POSITIVE, f64::INFINITY),
-            ("train.vae.learning_rate", self.train.vae.learning_rate, f64::MIN_POSITIVE, 1.0),
-            ("train.unet.learning_rate", self.train.unet.learning_rate, f64::MIN_POSITIVE, 1.0),
-            ("train.vae.clip_norm", self.train.vae.clip_norm, f64::MIN_POSITIVE, f64::INFINITY),
-            ("train.unet.clip_norm", self.train.unet.clip_norm, f64::MIN_POSITIVE, f64::INFINITY),
-            ("train.vae.ema_decay", self.train.vae.ema_decay, 0.0, 1.0),
-            ("train.unet.ema_decay", self.train.unet.ema_decay, 0.0, 1.0),
-            ("train.kl_weight", self.train.kl_weight, 0.0, 1e6),
-            ("train.vae.weight_decay", self.train.vae.weight_decay, 0.0, 1e3),
-            ("train.unet.weight_decay", self.train.unet.weight_decay, 0.0, 1e3),
-        ];
-        if let Some((key, value, low, high)) = ranges.iter().find(|(_, v, low, high)| !(low..=high).contains(&v)) {
-            usage!("{key} is {value}; expected a value from {low} to {high}");
-        }
         Ok(())
-    }
-
-    /// Refuses sizes of 0, and sizes that no machine could hold.
-    fn check_sizes(&self) -> Result<()> {
-        let largest = |list: &[usize]| list.iter().copied().max().unwrap_or(0);
-        let sizes = [
-            ("image_size", self.image_size, 1024),
-            ("the number of entries of vae.channels", self.vae.channels.len(), 8),
-            ("the largest of vae.channels", largest(&self.vae.channels), 4096),
-            ("vae.blocks", self.vae.blocks, 16),
-            ("vae.latent_channels", self.vae.latent_channels, 256),
-            ("unet.channels", self.unet.channels, 4096),
-            ("the number of entries of unet.channel_mult", self.unet.channel_mult.len(), 8),
-            ("the largest of unet.channel_mult", largest(&self.unet.channel_mult), 64),
-            ("unet.blocks", self.unet.blocks, 16),
-            ("train.vae.steps", self.train.vae.steps as usize, 1 << 31),
-            ("train.unet.steps", self.train.unet.steps as usize, 1 << 31),
-            ("train.vae.batch_size", self.train.vae.batch_size, 1 << 16),
-            ("train.unet.batch_size", self.train.unet.batch_size, 1 << 16),
-            ("sampler.steps", self.sampler.steps, 1 << 20),
-            ("sampler.batch_size", self.sampler.batch_size, 1 << 16),
-            ("diffusion.steps", self.diffusion.steps, 1 << 20),
-        ];
-        match sizes.iter().find(|(_, value, most)| !(1..=*most).contains(value)) {
-            Some((key, value, most)) => usage!("{key} is {value}; expected from 1 to {most}"),
-            None => Ok(()),
-        }
     }
 
     /// The keys in which `self` and `other` differ and that change what a run trains.

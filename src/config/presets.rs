@@ -14,16 +14,46 @@ const PRESETS: [(&str, &str); 7] = [
     ("tinyimagenet-cpu", include_str!("../../configs/tinyimagenet-cpu.toml")),
 ];
 
-pub fn preset_names() -> impl Iterator<Item = &'static str> {
-    PRESETS.iter().map(|(name, _)| *name)
+/// A named configuration.
+#[derive(Clone, Copy, Debug)]
+pub struct Preset {
+    pub name: &'static str,
+    /// The whole file, comments included.
+    pub toml: &'static str,
 }
 
-/// The text of a preset.
-pub(super) fn preset(name: &str) -> Result<&'static str> {
-    match PRESETS.iter().find(|(known, _)| *known == name) {
-        Some((_, text)) => Ok(text),
-        None => usage!("--preset {name}: unknown; the presets are {}", preset_names().collect::<Vec<_>>().join(", ")),
+impl Preset {
+    pub fn all() -> impl Iterator<Item = Preset> {
+        PRESETS.iter().map(|&(name, toml)| Preset { name, toml })
     }
+
+    pub fn named(name: &str) -> Result<Preset> {
+        match Self::all().find(|preset| preset.name == name) {
+            Some(preset) => Ok(preset),
+            None => {
+                usage!("--preset {name}: unknown; expected one of {}", preset_names().collect::<Vec<_>>().join(", "))
+            }
+        }
+    }
+
+    /// What it is for: the first line of its file.
+    pub fn about(&self) -> &'static str {
+        self.toml.lines().next().unwrap_or_default().trim_start_matches(['#', ' '])
+    }
+
+    /// What it is sized for: of NAME and NAME-cpu the former is for a GPU; one that stands alone is for any device.
+    pub fn device(&self) -> &'static str {
+        let is_named = |name: &str| preset_names().any(|known| known == name);
+        match self.name.ends_with("-cpu") {
+            true => "cpu",
+            false if is_named(&format!("{}-cpu", self.name)) => "gpu",
+            false => "any",
+        }
+    }
+}
+
+pub fn preset_names() -> impl Iterator<Item = &'static str> {
+    PRESETS.iter().map(|(name, _)| *name)
 }
 
 /// The preset that fits a data set and a device.

@@ -1,6 +1,7 @@
 //! What the network predicts, and how that becomes an estimate of x_0.
 
 use candle_core::Tensor;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{Denoiser, NoiseSchedule};
@@ -11,7 +12,7 @@ use crate::error::Result;
 const EPS_X0_LIMIT: f64 = 5.0;
 
 /// The training target.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Prediction {
     /// The noise e (Ho et al. 2020).

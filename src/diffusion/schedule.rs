@@ -1,12 +1,15 @@
 //! How much noise each step holds.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// The named schedules.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum ScheduleKind {
+    /// The signal's share of variance follows cos^2 (Nichol and Dhariwal 2021).
     Cosine,
+    /// Betas rise in a straight line (Ho et al. 2020).
     Linear,
 }
 

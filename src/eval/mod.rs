@@ -12,12 +12,13 @@ pub use student::{PixelTable, RunResult, StudentKind, train_and_test, train_step
 
 use std::time::Instant;
 
+use candle_core::Device;
 use serde::Serialize;
 
 use crate::data::{ImageSet, Normalization};
+use crate::environment::Environment;
 use crate::error::Result;
 use crate::fail;
-use crate::ops::cpu::products;
 use crate::progress::Console;
 
 /// What is judged, and how. Both sets must list the same classes in the same order.
@@ -82,10 +83,8 @@ pub struct Evaluation {
     pub per_class: Vec<ClassAccuracy>,
     /// Wall-clock time of all runs.
     pub seconds: f64,
-    /// What matrix products were computed in: "f32" or "bf16".
-    pub dtype: String,
-    /// The version of `distill`.
-    pub version: String,
+    /// What it was computed with; students train on the CPU.
+    pub environment: Environment,
     /// The recipe as it was carried out.
     pub protocol_settings: Protocol,
 }
@@ -131,8 +130,7 @@ pub fn evaluate(
         seed: trial.seed,
         per_class: per_class(trial, &results),
         seconds: start.elapsed().as_secs_f64(),
-        dtype: products::current().to_string(),
-        version: env!("CARGO_PKG_VERSION").into(),
+        environment: Environment::of(&Device::Cpu),
         protocol_settings: trial.protocol.clone(),
     })
 }

@@ -2,6 +2,7 @@
 
 use candle_core::Tensor;
 use candle_nn::VarBuilder;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::error::Result;
@@ -10,7 +11,7 @@ use crate::ops::{self, Activation, Tape, Value};
 use crate::usage;
 
 /// The sizes of the autoencoder.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct VaeConfig {
     /// Channels at full resolution, half of it, a quarter, ...: one entry more than the number of down-samplings.
@@ -19,6 +20,7 @@ pub struct VaeConfig {
     pub blocks: usize,
     /// Groups of the group normalizations; divides every entry of `channels`.
     pub groups: usize,
+    /// Channels of a latent pixel, which stands for `2^(entries of channels - 1)` pixels of a side.
     pub latent_channels: usize,
 }
 

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::adamw::{AdamW, StepSizes};
@@ -17,15 +18,18 @@ use crate::progress::{Console, duration};
 use crate::{fail, interrupt};
 
 /// How one network is trained.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct StageConfig {
     /// Steps in all; a time limit can only lower it.
     pub steps: u64,
+    /// Images a step.
     pub batch_size: usize,
-    /// Peak of the learning rate.
+    /// Peak of AdamW's learning rate.
     pub learning_rate: f64,
+    /// Steps over which the learning rate rises from 0 to its peak; afterwards it falls as half a cosine to 0.
     pub warmup: u64,
+    /// AdamW's decoupled weight decay, times the learning rate at each step.
     pub weight_decay: f64,
     /// Gradients are scaled down to this L2 norm.
     pub clip_norm: f64,

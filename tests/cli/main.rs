@@ -1,6 +1,8 @@
 //! The binary itself, end to end, on the built-in data set in a tiny configuration.
 
+mod documents;
 mod errors;
+mod listings;
 mod resume;
 mod whole_way;
 
