@@ -26,7 +26,7 @@ impl FromStr for DeviceChoice {
             "cuda" => Ok(DeviceChoice::Cuda(0)),
             _ => match number(text) {
                 Some(ordinal) => Ok(DeviceChoice::Cuda(ordinal)),
-                None => usage!("--device {text}: expected auto, cpu or cuda:N"),
+                None => usage!("expected auto, cpu or cuda:N"),
             },
         }
     }

@@ -42,10 +42,15 @@ pub fn run(args: &BenchArgs, console: &Console) -> Result<()> {
     let config = resolve(&args.configuring, None, &[], &args.common, console)?.config;
     let device = args.common.device.open()?;
     let works = works(&config);
+    let names: Vec<&str> = works.iter().map(|w| w.name).collect();
     let chosen: Vec<_> =
         works.into_iter().filter(|w| args.only.as_ref().is_none_or(|text| w.name.contains(text.as_str()))).collect();
     if chosen.is_empty() {
-        usage!("--only {}: no work has such a name", args.only.as_deref().unwrap_or_default());
+        usage!(
+            "--only {}: no work has such a name; there are {}",
+            args.only.as_deref().unwrap_or_default(),
+            names.join(", ")
+        );
     }
     if args.common.dry_run {
         return dry_run(&chosen, args.common.json);

@@ -20,7 +20,7 @@ pub fn run(args: &InspectArgs) -> Result<()> {
 
 fn inspect(path: &Path) -> Result<Value> {
     if !path.exists() {
-        fail!("{}: there is no such file or folder", path.display());
+        fail!("{}: there is no such file or folder; `distill runs` lists runs", path.display());
     }
     if path.join("config.toml").is_file() {
         return run_folder(&RunDir::new(path));

@@ -42,6 +42,8 @@ pub struct Layers {
     base: Table,
     /// Where the lowest layer is from, for messages.
     source: String,
+    /// (key, where it is from) of every key above the lowest layer, in the order of setting.
+    set: Vec<(String, String)>,
 }
 
 impl Layers {
@@ -55,7 +57,7 @@ impl Layers {
     }
 
     fn parse(text: &str, source: &str) -> Result<Self> {
-        Ok(Layers { base: table(text, source)?, source: source.into() })
+        Ok(Layers { base: table(text, source)?, source: source.into(), set: Vec::new() })
     }
 
     /// Lays the keys of a user's file on top; it may hold any part of the configuration.
@@ -71,6 +73,10 @@ impl Layers {
     /// Lays one key on top.
     pub fn set(&mut self, key: &Override) -> Result<()> {
         let known = flatten(&self.base);
+        let inside = format!("{}.", key.key);
+        if let Some(example) = known.keys().find(|known| known.starts_with(&inside)) {
+            usage!("{}: `{}` is a section; set its keys, for example `{example}`", key.source, key.key);
+        }
         if !known.contains_key(&key.key) {
             let nearest = crate::nearest::nearest(&key.key, known.keys().map(String::as_str));
             usage!(
@@ -91,14 +97,24 @@ impl Layers {
         }
         table.insert(last.to_string(), key.value.clone());
         typed(&self.base).map_err(|problem| Error::Usage(format!("{}: {problem}", key.source)))?;
+        self.set.push((key.key.clone(), key.source.clone()));
         Ok(())
     }
 
     /// The typed, checked configuration.
     pub fn resolve(&self) -> Result<Config> {
         let config = typed(&self.base).map_err(|problem| Error::Usage(format!("{}: {problem}", self.source)))?;
-        config.check()?;
+        config.check().map_err(|error| match error {
+            Error::Usage(problem) => Error::Usage(format!("{}: {problem}", self.at_fault(&problem))),
+            other => other,
+        })?;
         Ok(config)
+    }
+
+    /// Where the key is from that a problem speaks of: the last one that was set, else the lowest layer.
+    fn at_fault(&self, problem: &str) -> &str {
+        let named = self.set.iter().rev().find(|(key, _)| problem.contains(key.as_str()));
+        named.map_or(&self.source, |(_, source)| source)
     }
 }
 

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
+use crate::nearest::nearest;
 use crate::usage;
 
 /// The protocols compiled in, as (name, file).
@@ -67,7 +68,8 @@ impl Protocol {
     /// The protocol called `name` in configs/protocols.
     pub fn named(name: &str) -> Result<Self> {
         let Some((_, text)) = FILES.iter().find(|(known, _)| *known == name) else {
-            usage!("protocol {name} is unknown; expected one of {}", Self::names().join(", "));
+            let near = nearest(name, Self::names()).map_or(String::new(), |near| format!("; did you mean {near}?"));
+            usage!("protocol {name} is unknown; expected one of {}{near}", Self::names().join(", "));
         };
         toml::from_str(text).map_err(|e| Error::Failed(format!("configs/protocols/{name}.toml: {e}")))
     }

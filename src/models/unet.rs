@@ -75,7 +75,8 @@ impl UNetConfig {
             let attends = self.attention_at.contains(resolution) || Some(resolution) == resolutions.last();
             if attends && (self.head_dim == 0 || !width.is_multiple_of(self.head_dim)) {
                 usage!(
-                    "unet.head_dim is {}, which does not divide the {width} channels at {resolution} x {resolution}",
+                    "unet.head_dim is {}, which does not divide the {width} channels at {resolution} x {resolution}; \
+                     choose a divisor",
                     self.head_dim
                 );
             }

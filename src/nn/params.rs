@@ -47,17 +47,19 @@ impl Params {
     pub fn assign(&self, tensors: &BTreeMap<String, Tensor>, source: &str) -> Result<()> {
         let vars = lock(&self.vars);
         if let Some(name) = tensors.keys().find(|name| !vars.contains_key(*name)) {
-            fail!("{source}: tensor {name} is not part of this network; the file belongs to another configuration");
+            fail!(
+                "{source}: tensor {name} is not part of this network; it is of another configuration, train the stage again"
+            );
         }
         for (name, var) in vars.iter() {
             match tensors.get(name) {
                 Some(tensor) if tensor.shape() == var.shape() => var.set(tensor)?,
                 Some(tensor) => fail!(
-                    "{source}: tensor {name} has shape {:?}, expected {:?}; the file belongs to another configuration",
+                    "{source}: tensor {name} has shape {:?}, expected {:?}; it is of another configuration, train the stage again",
                     tensor.dims(),
                     var.dims()
                 ),
-                None => fail!("{source}: tensor {name} is missing; the file is incomplete or of another configuration"),
+                None => fail!("{source}: tensor {name} is missing; train the stage again"),
             }
         }
         Ok(())

@@ -14,7 +14,8 @@ fn what_cannot_be_meant_is_a_usage_error() {
         ("train --set unet.channels=many", "unet.channels"),
         ("train --set unet.channels", "KEY=VALUE"),
         ("train --set unet.attention_at=[6]", "unet.attention_at has 6"),
-        ("train --set unet.groups=7", "unet.groups is 7"),
+        ("train --set unet.groups=7", "--set unet.groups=7: unet.groups is 7"),
+        ("train --set unet=3", "`unet` is a section"),
         ("train --set vae.groups=5", "vae.groups is 5"),
         ("train --set unet.head_dim=48", "unet.head_dim"),
         ("train --set unet.channel_mult=[1,1,1,1,1,1]", "unet.channel_mult"),
@@ -34,12 +35,32 @@ fn what_cannot_be_meant_is_a_usage_error() {
         ("sample --ipc 0", "--ipc"),
         ("eval --on random-real --dataset shapes --protocol best", "challenge, steps, quick"),
         ("eval --on random-real --dataset shapes --student resnet", "convnet"),
+        ("bench --only unet-back", "unet-train"),
         ("eval --on random-real --dataset shapes --epochs 0", "--epochs 0"),
         ("eval --on random-real --dataset shapes --ipc 501 --epochs 1", "--ipc 501"),
         ("eval --on random-real", "--dataset"),
     ] {
         let error = place.fails(2, args);
         assert!(error.contains(expected), "{args}: {error}");
+    }
+}
+
+#[test]
+fn a_mistyped_word_gets_a_suggestion() {
+    let place = Place::new();
+    for (args, meant) in [
+        ("trian", "'train'"),
+        ("train --sead 1", "'--seed'"),
+        ("train --dataset cifar-100", "did you mean cifar100?"),
+        ("train --preset cifar10-cup", "'cifar10-cpu'"),
+        ("train --set sampler.step=3", "did you mean `sampler.steps`?"),
+        ("eval --protocol chalenge", "'challenge'"),
+        ("eval --student convet", "'convnet'"),
+        ("presets shape", "'shapes'"),
+        ("completions bsh", "'bash'"),
+    ] {
+        let error = place.fails(2, args);
+        assert!(error.contains(meant), "{args}: {error}");
     }
 }
 
@@ -70,6 +91,8 @@ fn a_config_file_is_checked_key_by_key() {
         ("unet = 3\n", "unet"),
         ("[unet\n", "TOML"),
         ("[train.vae]\nsteps = \"ten\"\n", "my.toml"),
+        ("[sampler]\nsteps = 0\n", "my.toml: sampler.steps is 0"),
+        ("[eval]\nprotocol = \"quik\"\n", "did you mean quick"),
     ] {
         fs::write(place.path("my.toml"), text).unwrap();
         let error = place.fails(2, "train --config my.toml");
