@@ -96,12 +96,14 @@ pub fn train(
     begin::write_meta(resolved, dir, &set, &device, console)?;
     console.info(format!("{}: {} on {}", dir.root.display(), config.dataset, device::describe(&device)));
 
-    let (kept, held) = set.hold_out();
-    let images = if config.train.hold_out { &kept } else { &set };
-    let held = if held.is_empty() { &set } else { &held };
+    let held = set.held_out();
+    let held = if held.is_empty() { (0..set.len()).collect() } else { held };
+    let validation: Vec<usize> = spread(held.len(), VALIDATION_IMAGES).into_iter().map(|i| held[i]).collect();
+    let validation = set.subset(&validation);
+    let images = if config.train.hold_out { set.hold_out().0 } else { set };
     let deadline = |share: f64| training.max_time.map(|limit: Duration| start + limit.mul_f64(share));
     let keep = Keep { last: training.keep_last as usize, best: training.keep_best };
-    let session = Session { config, dir, device: &device, console, images, validation: held, keep };
+    let session = Session { config, dir, device: &device, console, images: &images, validation: &validation, keep };
     let vae_share = if stage == Some(Stage::Vae) { 1.0 } else { VAE_SHARE };
     let (vae, of_vae) = session.vae(deadline(vae_share))?;
     let mut of_unet = None;
@@ -143,8 +145,7 @@ impl Session<'_> {
         let flip = self.config.train.flip;
         let weights = sha256_file(&self.dir.weights("vae"))?;
         let latents = Latents::cached(&self.dir.latents(), vae, &weights, self.images, flip, self.console)?;
-        let fixed = self.validation.subset(&spread(self.validation.len(), VALIDATION_IMAGES));
-        let validation = Latents::with_statistics(vae, &fixed, &latents.statistics, self.console)?;
+        let validation = Latents::with_statistics(vae, self.validation, &latents.statistics, self.console)?;
         let (params, ema) = (self.params("unet"), self.params("unet"));
         let classes = self.images.classes.len();
         let task = UNetTask::new(self.config, &params, &ema, vae, &latents, &validation, classes, self.device)?;

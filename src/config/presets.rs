@@ -4,7 +4,7 @@ use crate::data::Dataset;
 use crate::error::Result;
 use crate::usage;
 
-const PRESETS: [(&str, &str); 7] = [
+const PRESETS: [(&str, &str); 9] = [
     ("shapes", include_str!("../../configs/shapes.toml")),
     ("cifar10", include_str!("../../configs/cifar10.toml")),
     ("cifar10-cpu", include_str!("../../configs/cifar10-cpu.toml")),
@@ -12,6 +12,8 @@ const PRESETS: [(&str, &str); 7] = [
     ("cifar100-cpu", include_str!("../../configs/cifar100-cpu.toml")),
     ("tinyimagenet", include_str!("../../configs/tinyimagenet.toml")),
     ("tinyimagenet-cpu", include_str!("../../configs/tinyimagenet-cpu.toml")),
+    ("folder", include_str!("../../configs/folder.toml")),
+    ("folder-cpu", include_str!("../../configs/folder-cpu.toml")),
 ];
 
 /// A named configuration.
@@ -64,9 +66,9 @@ pub fn default_preset(dataset: &Dataset, on_gpu: bool) -> &'static str {
         (Dataset::Cifar10, false) => "cifar10-cpu",
         (Dataset::Cifar100, true) => "cifar100",
         (Dataset::Cifar100, false) => "cifar100-cpu",
-        (Dataset::Folder(_) | Dataset::Hub(_), true) => "tinyimagenet",
-        (Dataset::Folder(_) | Dataset::Hub(_), false) => "tinyimagenet-cpu",
         (Dataset::TinyImageNet, true) => "tinyimagenet",
         (Dataset::TinyImageNet, false) => "tinyimagenet-cpu",
+        (Dataset::Folder(_) | Dataset::Hub(_), true) => "folder",
+        (Dataset::Folder(_) | Dataset::Hub(_), false) => "folder-cpu",
     }
 }

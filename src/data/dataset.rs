@@ -37,16 +37,14 @@ impl Dataset {
     /// The sets that have a name of their own.
     pub const NAMED: [Dataset; 4] = [Dataset::Shapes, Dataset::Cifar10, Dataset::Cifar100, Dataset::TinyImageNet];
 
-    /// The name as its authors write it.
+    /// The name as its authors write it; of a folder its own name, without the path.
     pub fn title(&self) -> String {
         match self {
             Dataset::Shapes => "distill's built-in shapes".into(),
             Dataset::Cifar10 => "CIFAR-10".into(),
             Dataset::Cifar100 => "CIFAR-100".into(),
             Dataset::TinyImageNet => "TinyImageNet-200".into(),
-            Dataset::Folder(path) => {
-                format!("the folder {}", path.file_name().unwrap_or(path.as_os_str()).to_string_lossy())
-            }
+            Dataset::Folder(path) => path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned(),
             Dataset::Hub(name) => name.clone(),
         }
     }

@@ -2,7 +2,9 @@
 
 pub mod cifar;
 mod dataset;
+mod decode;
 pub mod fetch;
+pub mod image_folder;
 pub mod parquet;
 pub mod shapes;
 mod source;
@@ -20,7 +22,7 @@ pub use verify::{Info, SplitInfo, SplitReport, Verification, class_count, info, 
 
 use crate::error::Result;
 use crate::rng::Rng;
-use crate::usage;
+use crate::{fail, usage};
 
 /// A class: its place in a [`ImageSet::classes`] list is the label that every artefact uses.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -71,8 +73,10 @@ impl ImageSet {
 
     /// The images at `indices`, in that order.
     pub fn subset(&self, indices: &[usize]) -> ImageSet {
+        let mut pixels = Vec::with_capacity(indices.len() * self.image_len());
+        indices.iter().for_each(|&i| pixels.extend_from_slice(self.image(i)));
         ImageSet {
-            pixels: indices.iter().flat_map(|&i| self.image(i)).copied().collect(),
+            pixels,
             labels: indices.iter().map(|&i| self.labels[i]).collect(),
             size: self.size,
             classes: self.classes.clone(),
@@ -105,20 +109,32 @@ impl ImageSet {
         Ok(self.subset(&chosen))
     }
 
-    /// Splits off a stratified tenth of a train set, at least one of two images of a class: (kept, held out). The choice depends on nothing but the set.
-    pub fn hold_out(&self) -> (ImageSet, ImageSet) {
-        let (mut kept, mut held) = (Vec::new(), Vec::new());
-        for (class, indices) in self.by_class().iter().enumerate() {
-            let order = Rng::stream(0, "held-out", class as u32, 0).permutation(indices.len());
-            let count = (indices.len() / 10).max(1).min(indices.len().saturating_sub(1));
-            for (place, &i) in order.iter().enumerate() {
-                let side = if place < count { &mut held } else { &mut kept };
-                side.push(indices[i as usize]);
+    /// The stratified tenth of a train set that settings are tuned on: ascending indices, at least one of two images of a
+    /// class. The choice depends on nothing but the set.
+    pub fn held_out(&self) -> Vec<usize> {
+        tenth(&self.by_class(), "held-out")
+    }
+
+    /// Splits off [`ImageSet::held_out`]: (kept, held out).
+    pub fn hold_out(self) -> (ImageSet, ImageSet) {
+        let held = self.held_out();
+        let images = self.subset(&held);
+        (self.without(&held), images)
+    }
+
+    /// The set less the images at `indices`, which ascend. Images move up in place, so that no second copy is needed.
+    fn without(mut self, indices: &[usize]) -> ImageSet {
+        let (len, mut kept) = (self.image_len(), 0);
+        for i in 0..self.len() {
+            if indices.binary_search(&i).is_err() {
+                self.pixels.copy_within(i * len..(i + 1) * len, kept * len);
+                self.labels[kept] = self.labels[i];
+                kept += 1;
             }
         }
-        kept.sort_unstable();
-        held.sort_unstable();
-        (self.subset(&kept), self.subset(&held))
+        self.pixels.truncate(kept * len);
+        self.labels.truncate(kept);
+        self
     }
 
     /// SHA-256 in hex over everything that the set consists of: size, pixels, labels, class names and ids.
@@ -138,4 +154,30 @@ impl ImageSet {
         }
         hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
     }
+}
+
+/// A tenth of each class's indices, at least one and never all, drawn from the stream `name` of each class; ascending.
+fn tenth(by_class: &[Vec<usize>], name: &str) -> Vec<usize> {
+    let mut chosen = Vec::new();
+    for (class, indices) in by_class.iter().enumerate() {
+        let order = Rng::stream(0, name, class as u32, 0).permutation(indices.len());
+        let count = (indices.len() / 10).max(1).min(indices.len().saturating_sub(1));
+        chosen.extend(order[..count].iter().map(|&i| indices[i as usize]));
+    }
+    chosen.sort_unstable();
+    chosen
+}
+
+/// Room for `images` images of `size` x `size` pixels, or an error that says how much it would be.
+fn zeros(images: usize, size: usize) -> Result<Vec<u8>> {
+    let bytes = images.checked_mul(size * size * 3);
+    let mut pixels = Vec::new();
+    match bytes.map(|bytes| (bytes, pixels.try_reserve_exact(bytes))) {
+        Some((bytes, Ok(()))) => pixels.resize(bytes, 0),
+        _ => fail!(
+            "{images} images of {size} x {size} pixels do not fit into memory ({:.1} GB); lower image_size",
+            images as f64 * (size * size * 3) as f64 / 1e9
+        ),
+    }
+    Ok(pixels)
 }

@@ -2,22 +2,19 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs;
-use std::io::Cursor;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rayon::prelude::*;
 
 use super::fetch::official::TINY_IMAGENET as ARCHIVE;
-use super::{Class, Dataset, ImageSet, Split};
+use super::{Class, Dataset, ImageSet, Split, decode};
 use crate::error::{AtPath, Error, Result};
 use crate::{fail, interrupt};
 
 /// Height and width of an image in pixels.
 pub const SIZE: usize = 64;
 
-/// Images wider or higher than this are not even decoded.
-const MOST: u32 = 4096;
 const WNIDS: &str = "wnids.txt";
 
 /// A folder with `wnids.txt`, `words.txt`, `train/<wnid>/images/*.JPEG`, `val/images` and `val/val_annotations.txt`.
@@ -66,7 +63,7 @@ impl Folder {
         let mut pixels = vec![0; files.len() * SIZE * SIZE * 3];
         let images = pixels.par_chunks_mut(SIZE * SIZE * 3).zip(&files);
         // The first error in the files' order, whichever thread meets one first.
-        let decoded = images.map(|(image, (file, _))| interrupt::check().and_then(|()| decode(file, image)).err());
+        let decoded = images.map(|(image, (file, _))| interrupt::check().and_then(|()| read(file, image)).err());
         if let Some(error) = decoded.find_map_first(|error| error) {
             return Err(error);
         }
@@ -164,18 +161,9 @@ fn file_name(path: &Path) -> String {
     path.file_name().unwrap_or_default().to_string_lossy().into_owned()
 }
 
-/// Decodes a JPEG into `out` (H, W, 3); a grey one gets three equal channels.
-fn decode(file: &Path, out: &mut [u8]) -> Result<()> {
-    let bytes = fs::read(file).at(file)?;
-    // A header may claim any size: it is checked before the pixels get memory.
-    let mut reader = image::ImageReader::with_format(Cursor::new(&bytes), image::ImageFormat::Jpeg);
-    let mut limits = image::Limits::default();
-    (limits.max_image_width, limits.max_image_height) = (Some(MOST), Some(MOST));
-    reader.limits(limits);
-    let image = match reader.decode() {
-        Ok(image) => image.into_rgb8(),
-        Err(error) => fail!("{}: not a readable JPEG ({error}); unpack {} again", file.display(), ARCHIVE.file),
-    };
+/// Decodes an image of the one size into `out` (H, W, 3).
+fn read(file: &Path, out: &mut [u8]) -> Result<()> {
+    let image = decode::file(file)?;
     if image.dimensions() != (SIZE as u32, SIZE as u32) {
         fail!("{}: {}x{} pixels, expected {SIZE}x{SIZE}", file.display(), image.width(), image.height());
     }

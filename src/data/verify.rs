@@ -7,6 +7,7 @@ use std::time::Instant;
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
+use super::image_folder::ImageFolder;
 use super::{Class, Dataset, ImageSet, Normalization, Split, cifar, data_root, load, shapes, tiny_imagenet};
 use crate::error::Result;
 use crate::{interrupt, usage};
@@ -21,7 +22,7 @@ pub struct Info {
     pub image_size: usize,
     pub normalization: Normalization,
     pub splits: Vec<SplitInfo>,
-    /// How this copy differs from the official set; empty if it has the official counts.
+    /// How this copy differs from the official set, or how a folder was read.
     pub notes: Vec<String>,
     /// In label order.
     pub classes: Vec<Class>,
@@ -65,6 +66,7 @@ pub struct SplitReport {
 /// Finds a data set and counts its classes and images. `image_size` as for [`load`].
 pub fn info(dataset: &Dataset, image_size: usize, data_dir: Option<&Path>) -> Result<Info> {
     dataset.check_size(image_size)?;
+    let mut notes = Vec::new();
     let (source, classes, images) = match dataset {
         Dataset::Shapes => ("built in".into(), shapes::classes(), Split::ALL.map(shapes::count)),
         Dataset::Cifar10 => in_cifar(cifar::CIFAR10.find(&data_root(data_dir)?)?)?,
@@ -74,7 +76,13 @@ pub fn info(dataset: &Dataset, image_size: usize, data_dir: Option<&Path>) -> Re
             let images = [folder.count(Split::Train)?, folder.count(Split::Test)?];
             (folder.path().display().to_string(), folder.classes()?, images)
         }
-        Dataset::Folder(_) | Dataset::Hub(_) => usage!("{dataset}: this build does not read such a set"),
+        Dataset::Folder(root) => {
+            let folder = ImageFolder::open(root)?;
+            notes.extend(folder.notes.clone());
+            let images = Split::ALL.map(|split| folder.count(split));
+            (root.display().to_string(), folder.classes, images)
+        }
+        Dataset::Hub(_) => usage!("{dataset}: this build does not read such a set"),
     };
     let official = dataset.official_counts();
     let of_split = official.map(|(_, train, test)| [train, test]);
@@ -83,7 +91,6 @@ pub fn info(dataset: &Dataset, image_size: usize, data_dir: Option<&Path>) -> Re
         .enumerate()
         .map(|(i, split)| SplitInfo { split, images: images[i], official_images: of_split.map(|counts| counts[i]) })
         .collect();
-    let mut notes = Vec::new();
     if let Some((official_classes, ..)) = official.filter(|&(count, ..)| count != classes.len()) {
         notes.push(format!("{} of the official {official_classes} classes", classes.len()));
     }

@@ -18,10 +18,11 @@ fn front_matter(set: &Listing) -> String {
         _ => "100K<n<1M",
     };
     format!(
-        "---\nlicense: other\nlicense_name: see-source\npretty_name: {title}, distilled\ntask_categories:\n\
+        "---\nlicense: other\nlicense_name: see-source\npretty_name: {title}\ntask_categories:\n\
          - image-classification\nsize_categories:\n- {size}\ntags:\n- dataset-distillation\nconfigs:\n\
          - config_name: default\n  data_files:\n  - split: train\n    path: train/**\n---\n\n",
-        title = set.provenance.dataset.title(),
+        // A JSON string is a YAML one: a folder may have any name.
+        title = serde_json::Value::from(format!("{}, distilled", set.provenance.dataset.title())),
     )
 }
 
@@ -39,7 +40,7 @@ fn what_it_is(set: &Listing) -> String {
          - `distilled.safetensors`: the same as `images` u8 (N, 3, H, W), 0 to 255, neither normalized nor whitened, and \
          `labels` i64 (N); classes, normalization and provenance in its metadata.\n\
          - `manifest.jsonl`: for each image its file, label, class name and id, seed and index.\n\n\
-         For training: divide by 255, subtract the mean {mean:?}, divide by the standard deviation {std:?}.\n\n\
+         For training: divide by 255, subtract the mean {mean:?}, divide by the standard deviation {std:?}{whose}.\n\n\
          ```json\n{details}\n```\n",
         title = dataset.title(),
         n = set.len(),
@@ -48,15 +49,26 @@ fn what_it_is(set: &Listing) -> String {
         all = counts.len(),
         version = env!("CARGO_PKG_VERSION"),
         source = source(dataset),
+        whose = if dataset.own_size().is_none() { " (those of ImageNet)" } else { "" },
         mean = normalization.mean,
         std = normalization.std,
     )
 }
 
 fn source(dataset: &Dataset) -> String {
-    match dataset.page() {
-        None => "The source is drawn by code and free of rights of others.".into(),
-        Some(page) => format!(
+    match (dataset, dataset.page()) {
+        (Dataset::Folder(_), _) => format!(
+            "The source is a folder of images called {}. What was learned from them may be bound by their terms: ask those \
+             who hold their rights before publishing this set.",
+            dataset.title()
+        ),
+        (_, None) => "The source is drawn by code and free of rights of others.".into(),
+        (Dataset::Hub(_), Some(page)) => format!(
+            "The source is {} ({page}), whose page states its licence; what was learned from it may be bound by the same \
+             terms.",
+            dataset.title()
+        ),
+        (_, Some(page)) => format!(
             "The source, {} ({page}), has no licence that grants redistribution; what was learned from it may be bound by \
              the same terms. Ask its authors before publishing this set.",
             dataset.title()

@@ -2,6 +2,7 @@
 
 mod documents;
 mod errors;
+mod folder;
 mod listings;
 mod resume;
 mod whole_way;

@@ -1,6 +1,7 @@
 //! Loading each data set: from small files made here, from damaged ones, and from the real sets where they are at hand.
 
 mod cifar;
+mod image_folder;
 mod names;
 mod parquet;
 mod real;
