@@ -1,7 +1,7 @@
 //! A run that was stopped goes on to the same bytes as one that was not.
 
 use std::fs;
-use std::process::{Child, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -51,6 +51,23 @@ fn a_second_signal_ends_the_process_at_once_and_harms_nothing() {
     signal(&child, "INT");
     let stderr = child.wait_with_output().unwrap().stderr;
     assert!(String::from_utf8_lossy(&stderr).contains("vae: goes on from step"), "goes on after it");
+}
+
+#[test]
+fn under_nohup_a_closed_terminal_does_not_end_the_training() {
+    let place = Place::new();
+    let args = format!("train {} --set train.vae.steps=100000 --name busy", tiny());
+    let mut command = Command::new("nohup");
+    command.arg(env!("CARGO_BIN_EXE_distill")).args(args.split_whitespace()).current_dir(place.path(""));
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    await_step(&place, &mut child, "runs/busy/vae", 1);
+    signal(&child, "HUP");
+    // One that stops after its step saves once more; this one goes on.
+    let step = newest_step(&place, "runs/busy/vae");
+    await_step(&place, &mut child, "runs/busy/vae", step + 30);
+    signal(&child, "INT");
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(130), "{}", String::from_utf8_lossy(&output.stderr));
 }
 
 #[test]
@@ -128,25 +145,32 @@ fn the_newest_is_the_last_that_was_made_whatever_the_clock_says() {
 
 /// Starts a command and waits until `folder` holds a checkpoint that was not there before.
 fn started(place: &Place, args: &str, folder: &str, at_least: usize) -> Child {
-    let mut command = place.command(args);
-    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-    let steps = |folder: &str| {
-        let entries = fs::read_dir(place.path(folder)).into_iter().flatten().flatten();
-        let names: Vec<String> = entries.map(|e| e.file_name().to_string_lossy().into_owned()).collect();
-        names.iter().filter_map(|n| n.strip_prefix("step-")?.parse::<usize>().ok()).max().unwrap_or(0)
-    };
-    let (start, before) = (Instant::now(), steps(folder));
-    while steps(folder) <= before.max(at_least - 1) {
+    let before = newest_step(place, folder);
+    let mut child = place.command(args).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    await_step(place, &mut child, folder, before.max(at_least - 1) + 1);
+    child
+}
+
+/// Waits until `folder` holds a checkpoint of step `at_least` or later, made by `child`.
+fn await_step(place: &Place, child: &mut Child, folder: &str, at_least: usize) {
+    let start = Instant::now();
+    while newest_step(place, folder) < at_least {
         assert!(start.elapsed() < Duration::from_secs(120), "no checkpoint in {folder}");
         if let Some(status) = child.try_wait().unwrap() {
             panic!("ended before it could be stopped: {status}");
         }
         sleep(Duration::from_millis(5));
     }
-    child
+}
+
+/// The newest checkpoint's step; 0 where there is none.
+fn newest_step(place: &Place, folder: &str) -> usize {
+    let entries = fs::read_dir(place.path(folder)).into_iter().flatten().flatten();
+    let names: Vec<String> = entries.map(|e| e.file_name().to_string_lossy().into_owned()).collect();
+    names.iter().filter_map(|n| n.strip_prefix("step-")?.parse().ok()).max().unwrap_or(0)
 }
 
 fn signal(child: &Child, name: &str) {
-    let status = std::process::Command::new("kill").args([format!("-{name}"), child.id().to_string()]).status();
+    let status = Command::new("kill").args([format!("-{name}"), child.id().to_string()]).status();
     assert!(status.unwrap().success());
 }
