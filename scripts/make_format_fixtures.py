@@ -9,8 +9,11 @@ Six images of 2 x 2 in three classes: the pixel at (image i, channel c, row y, c
 
 from pathlib import Path
 
+import datasets
 import numpy as np
 import torch
+import webdataset
+from PIL import Image
 
 FOLDER = Path("tests/fixtures/formats")
 NAMES = ["blue jay", "crane", "été"]
@@ -38,6 +41,14 @@ def main():
     last = pixels.transpose(0, 2, 3, 1)
     np.savez_compressed(FOLDER / "compressed.npz", x=last, y=np.array(LABELS, np.uint8), class_names=np.array(NAMES))
     np.savez(FOLDER / "objects.npz", images=pixels, labels=np.array(LABELS), class_names=np.array(NAMES, object))
+
+    pictures = [Image.fromarray(image) for image in last]
+    features = datasets.Features({"img": datasets.Image(), "label": datasets.ClassLabel(names=NAMES)})
+    table = datasets.Dataset.from_dict({"img": pictures, "label": LABELS}, features=features)
+    table.to_parquet(FOLDER / "hub.parquet")
+    with webdataset.TarWriter(str(FOLDER / "samples.tar"), mtime=0) as tar:
+        for number, (picture, label) in enumerate(zip(pictures, LABELS)):
+            tar.write({"__key__": f"birds/{number:04}", "png": picture, "cls": label})
 
 
 main()

@@ -121,31 +121,37 @@ impl RunDir {
         }
     }
 
-    /// The distilled sets of this run, each with what the newest has the most of.
-    fn dated_sets(&self) -> Result<Vec<((usize, SystemTime), PathBuf)>> {
-        let parent = folder_of(&self.root);
-        let order = Order::of(parent);
+    /// The distilled sets in this folder, each with what the newest has the most of. `order` calls the folder `name`.
+    fn dated_sets(&self, order: &Order, name: &str) -> Result<Vec<((usize, SystemTime), PathBuf)>> {
         let dated = |set: PathBuf| {
             let inner = set.strip_prefix(&self.root).ok()?;
-            Some((order.age(&Path::new(&self.name()).join(inner), &set.join("distilled.safetensors"))?, set))
+            Some((order.age(&Path::new(name).join(inner), &set.join("distilled.safetensors"))?, set))
         };
         Ok(folders(&self.distilled())?.into_iter().filter_map(dated).collect())
     }
 
     /// The newest distilled set of this run.
     pub fn newest_distilled(&self) -> Result<Option<PathBuf>> {
-        Ok(self.dated_sets()?.into_iter().max().map(|(_, set)| set))
+        let sets = self.dated_sets(&Order::of(folder_of(&self.root)), &self.name())?;
+        Ok(sets.into_iter().max().map(|(_, set)| set))
     }
 }
 
-/// The newest distilled set of any run under `out`.
+/// The newest distilled set of the run `out`, or of any run under `out` and those that were imported there.
 pub fn newest_distilled(out: &Path) -> Result<PathBuf> {
-    let mut found = RunDir::new(out).dated_sets()?;
-    for run in folders(out)? {
-        found.extend(RunDir::new(run).dated_sets()?);
-    }
-    match found.into_iter().max() {
-        Some((_, set)) => Ok(set),
+    let here = RunDir::new(out);
+    let newest = if here.is_run() {
+        here.newest_distilled()?
+    } else {
+        let order = Order::of(out);
+        let mut found = here.dated_sets(&order, "")?;
+        for run in folders(out)?.into_iter().map(RunDir::new) {
+            found.extend(run.dated_sets(&order, &run.name())?);
+        }
+        found.into_iter().max().map(|(_, set)| set)
+    };
+    match newest {
+        Some(set) => Ok(set),
         None => fail!(
             "{}: no distilled set is there; make one with `distill sample`, or name one with --on PATH",
             out.display()

@@ -95,7 +95,7 @@ fn written_files_hold_the_same_pixels_labels_and_classes() {
         }
     }
     let card = fs::read_to_string(folder.join("README.md")).unwrap();
-    for part in ["---\nlicense: other", "path: train/**", "seed 7", "| 1 | square | 1 | 2 |"] {
+    for part in ["---\nlicense: mit", "path: \"train/**\"", "seed 7", "| 1 | square | 1 | 2 |"] {
         assert!(card.contains(part), "{part}");
     }
     assert!(!folder.join("train/metadata.jsonl").exists());

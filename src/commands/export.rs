@@ -6,7 +6,7 @@ use serde_json::json;
 
 use super::{print, to_json};
 use crate::cli::ExportArgs;
-use crate::distilled::DistilledSet;
+use crate::distilled;
 use crate::error::Result;
 use crate::formats;
 use crate::run_dir::newest_distilled;
@@ -16,19 +16,21 @@ pub fn run(args: &ExportArgs) -> Result<()> {
         Some(path) => path.clone(),
         None => newest_distilled(&args.common.out)?,
     };
-    let set = DistilledSet::read(&source)?;
+    let mut set = distilled::open(&source)?;
+    let listing = set.listing.clone();
     let target = args.to.clone().unwrap_or_else(|| {
         let folder = if source.is_file() { source.parent().unwrap_or(&source) } else { &source };
         let name = folder.file_name().map_or_else(|| "set".into(), PathBuf::from);
-        args.common.out.join("exports").join(name).join(args.format.file_name(&set))
+        args.common.out.join("exports").join(name).join(args.format.file_name(&listing))
     });
     if !args.common.dry_run {
-        formats::export(&set, args.format, &target, args.overwrite)?;
+        let images = &mut std::iter::repeat_with(|| set.image()).take(listing.len());
+        formats::export(&listing, images, args.format, &target, args.overwrite)?;
     }
-    let summary = json!({ "set": source, "images": set.images.len(), "written": target });
+    let summary = json!({ "set": source, "images": listing.len(), "written": target });
     if args.common.json {
         return print(&to_json(&summary)?);
     }
     let verb = if args.common.dry_run { "would be written" } else { "written" };
-    print(&format!("{}: {} images of {}, {verb}", target.display(), set.images.len(), source.display()))
+    print(&format!("{}: {} images of {}, {verb}", target.display(), listing.len(), source.display()))
 }

@@ -10,6 +10,7 @@ use crate::data;
 use crate::distilled::check_place;
 use crate::error::Result;
 use crate::formats::{Format, Imported, Reading, import};
+use crate::order;
 use crate::progress::Console;
 use crate::{fail, usage};
 
@@ -26,8 +27,9 @@ pub fn run(args: &ImportArgs, console: &Console) -> Result<()> {
     if name.is_empty() || Path::new(&name).components().count() != 1 || name.starts_with('.') {
         usage!("--name {name}: expected a folder name without / or a leading dot");
     }
-    let target = args.common.out.join("distilled").join(name);
-    check_place(&target, args.overwrite)?;
+    let inner = Path::new("distilled").join(name);
+    let target = args.common.out.join(&inner);
+    check_place(&target, args.overwrite)?; // now, not after reading it all
     let reading = Reading { dataset: args.dataset.clone(), format, pixels: args.pixels, labels: args.labels.clone() };
     let known = |size| data::info(&args.dataset, size, args.common.data_dir.as_deref()).ok().map(|info| info.classes);
     let Imported { set, warnings } = import(path, &reading, known)?;
@@ -36,6 +38,7 @@ pub fn run(args: &ImportArgs, console: &Console) -> Result<()> {
     }
     if !args.common.dry_run {
         set.write(&target, args.overwrite)?;
+        order::note(&args.common.out, &inner)?;
     }
     let counts = set.listing().images_per_class();
     let classes = counts.iter().filter(|&&count| count > 0).count();

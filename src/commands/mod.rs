@@ -12,6 +12,7 @@ mod fetch;
 mod import;
 mod inspect;
 mod man;
+mod model_card;
 mod presets;
 mod resolve;
 mod run;

@@ -9,6 +9,7 @@ use serde::Serialize;
 
 use super::begin;
 use super::dry_run::dry_run;
+use super::model_card;
 use super::resolve::{Resolved, resolve, run_dir};
 use super::sample::load_vae;
 use super::{fetch, print, to_json};
@@ -109,6 +110,7 @@ pub fn train(
     let mut of_unet = None;
     if stage != Some(Stage::Vae) {
         of_unet = Some(session.unet(&vae, deadline(1.0))?);
+        model_card::write(dir)?;
     }
     console.info(format!("training took {}", duration(start.elapsed().as_secs_f64())));
     Ok(Summary { run: dir.root.display().to_string(), vae: Some(of_vae), unet: of_unet })

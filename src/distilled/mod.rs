@@ -19,12 +19,13 @@ use std::fs;
 use std::path::Path;
 
 pub use batches::{Batch, Batches};
+pub use card::{Contents, card, rights};
 pub use grid::grid;
 pub use listing::{Listing, Provenance};
+pub use names::FileNames;
 pub use place::{Staging, check_place};
 pub use tensor_file::Reader;
 
-use self::names::FileNames;
 use crate::data::ImageSet;
 use crate::error::{AtPath, Result};
 use crate::fail;

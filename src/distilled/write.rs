@@ -121,7 +121,8 @@ impl<'a> Files<'a> {
         grid(&self.shown)
             .write_to(&mut picture, ImageFormat::Png)
             .map_err(|e| Error::Failed(format!("grid.png: cannot be encoded ({e})")))?;
-        for (name, bytes) in [("README.md", card::card(self.listing).into_bytes()), ("grid.png", picture.into_inner())]
+        for (name, bytes) in
+            [("README.md", card::card(self.listing, &card::DISTILLED).into_bytes()), ("grid.png", picture.into_inner())]
         {
             let path = self.folder.join(name);
             fs::write(&path, bytes).at(&path)?;

@@ -3,12 +3,15 @@
 mod export;
 mod import;
 
+use std::collections::BTreeMap;
+
 use clap::ValueEnum;
 
 pub use export::export;
 pub use import::{Imported, Pixels, Reading, import};
 
-use crate::distilled::DistilledSet;
+use crate::data::Class;
+use crate::distilled::Listing;
 
 /// A format that sets are exchanged in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -17,17 +20,38 @@ pub enum Format {
     Pt,
     /// NumPy: arrays of u8 images, labels, class names, mean and std
     Npz,
+    /// Hugging Face: encoded images and labels with their names
+    Parquet,
+    /// WebDataset: tar archives of images, labels and descriptions
+    Webdataset,
+    /// A folder of PNG files for each class
+    Imagefolder,
     /// The ECCV 2024 dataset distillation challenge: one float tensor, normalized, 10 images a class
     Challenge,
 }
 
 impl Format {
     /// The name of an export of `set`.
-    pub fn file_name(self, set: &DistilledSet) -> String {
+    pub fn file_name(self, set: &Listing) -> String {
         match self {
             Format::Pt => "distilled.pt".into(),
             Format::Npz => "distilled.npz".into(),
-            Format::Challenge => format!("{}.pt", set.provenance.dataset.file_stem(set.images.size)),
+            Format::Parquet => "train.parquet".into(),
+            Format::Webdataset => "webdataset".into(),
+            Format::Imagefolder => "imagefolder".into(),
+            Format::Challenge => format!("{}.pt", set.provenance.dataset.file_stem(set.size)),
         }
     }
+}
+
+/// The classes' names in label order, with the id behind those that several classes share: readers want them unique.
+fn unique_names(classes: &[Class]) -> Vec<String> {
+    let mut counts = BTreeMap::new();
+    for class in classes {
+        *counts.entry(&class.name).or_insert(0) += 1;
+    }
+    let name = |class: &Class| {
+        if counts.get(&class.name) == Some(&1) { class.name.clone() } else { format!("{} ({})", class.name, class.id) }
+    };
+    classes.iter().map(name).collect()
 }

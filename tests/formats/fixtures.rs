@@ -1,7 +1,10 @@
 //! Files that PyTorch and NumPy wrote (`scripts/make_format_fixtures.py`): six images of 2 x 2 in three classes.
 
+use std::fs;
+
 use distill::data::Class;
 use distill::formats::{Format, Pixels, import};
+use image::RgbImage;
 
 use super::{classes, fixture, read, reading, refusal};
 
@@ -44,6 +47,32 @@ fn a_view_with_strides_and_an_offset() {
 fn channels_last_in_a_compressed_archive() {
     let set = read(&fixture("compressed.npz"), Format::Npz, None).unwrap().set;
     assert_eq!((set.images.pixels, set.images.labels), (pixels(0..6), LABELS.to_vec()));
+}
+
+#[test]
+fn the_hubs_parquet_and_webdatasets_tar() {
+    for name in ["hub.parquet", "samples.tar"] {
+        let set = read(&fixture(name), Format::guess(&fixture(name)).unwrap(), None).unwrap().set;
+        assert_eq!((set.images.pixels, set.images.labels), (pixels(0..6), LABELS.to_vec()), "{name}");
+    }
+}
+
+#[test]
+fn folders_named_by_class_name_id_or_number() {
+    let root = tempfile::tempdir().unwrap();
+    for (folder, image) in [("n03", 4), ("001_crane", 2), ("blue jay", 0)] {
+        fs::create_dir(root.path().join(folder)).unwrap();
+        let png = RgbImage::from_raw(2, 2, pixels(image..image + 1)).unwrap();
+        png.save(root.path().join(folder).join("a.PNG")).unwrap();
+    }
+    let set = read(root.path(), Format::guess(root.path()).unwrap(), None).unwrap().set;
+    assert_eq!(
+        (set.images.pixels, set.images.labels),
+        ([pixels(0..1), pixels(2..3), pixels(4..5)].concat(), vec![0, 1, 2])
+    );
+    RgbImage::new(3, 3).save(root.path().join("n03/b.png")).unwrap();
+    let message = refusal(read(root.path(), Format::Imagefolder, None));
+    assert!(message.contains("b.png") && message.contains("3x3, expected 2x2"), "{message}");
 }
 
 #[test]

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use distill::data::{Class, Dataset, ImageSet};
 use distill::distilled::{DistilledSet, Provenance};
 use distill::error::{Error, Result};
-use distill::formats::{Format, Imported, Pixels, Reading, import};
+use distill::formats::{self, Format, Imported, Pixels, Reading, import};
 use serde_json::Map;
 
 /// A data set of three classes whose images may have any size.
@@ -38,6 +38,11 @@ fn set(per_class: usize) -> DistilledSet {
 
 fn reading(format: Format, pixels: Option<Pixels>) -> Reading {
     Reading { dataset: dataset(), format, pixels, labels: None }
+}
+
+fn export(set: &DistilledSet, format: Format, path: &Path, overwrite: bool) -> Result<()> {
+    let images = &mut (0..set.images.len()).map(|i| Ok(set.images.image(i).to_vec()));
+    formats::export(&set.listing(), images, format, path, overwrite)
 }
 
 /// Imports with the data set at hand.

@@ -1,43 +1,75 @@
-//! Writing. Each writer streams: it holds one image beside the set that it is given. The same set gives the same bytes,
+//! Writing. Images come and go one by one, so that a set of any size can be written. The same set gives the same bytes,
 //! whenever and wherever it is written.
 
 mod challenge;
+mod imagefolder;
 mod npz;
+mod parquet;
 mod pt;
+mod webdataset;
 mod zip;
 
 use std::fs;
-use std::io::{BufWriter, Seek, Write};
+use std::io::{self, BufWriter, Seek, Write};
 use std::path::Path;
 
 use super::Format;
-use crate::distilled::DistilledSet;
+use image::codecs::png::PngEncoder;
+use image::{ExtendedColorType, ImageEncoder};
+
+use crate::distilled::Listing;
 use crate::error::{AtPath, Result};
-use crate::fs::{folder_of, write_atomic_with};
+use crate::fs::{folder_of, sync_folder, sync_tree, write_atomic_with};
 use crate::usage;
 
-/// Writes `set` to `path`, which appears complete or not at all. A path that exists is refused without `overwrite`.
-pub fn export(set: &DistilledSet, format: Format, path: &Path, overwrite: bool) -> Result<()> {
-    if path.exists() && !overwrite {
-        usage!("{} exists; replace it with --overwrite, or choose another place with --to", path.display());
-    }
+/// A set's images in its order, each (H, W, 3).
+type Images<'a> = &'a mut dyn Iterator<Item = io::Result<Vec<u8>>>;
+
+/// Writes a set to `path`, which appears complete or not at all. `images` are the listing's in its order, (H, W, 3) each.
+///
+/// A path that exists is refused, unless `overwrite` is given and it is a file or an earlier export.
+pub fn export(
+    set: &Listing,
+    images: &mut dyn Iterator<Item = Result<Vec<u8>>>,
+    format: Format,
+    path: &Path,
+    overwrite: bool,
+) -> Result<()> {
+    check_place(path, format, overwrite)?;
     if format == Format::Challenge {
         challenge::check(set)?;
     }
     let parent = folder_of(path);
     fs::create_dir_all(parent).at(parent)?;
+    let images: Images = &mut images.map(|image| image.map_err(io::Error::other));
     match format {
-        Format::Pt => write_file(path, |out| pt::write(set, out)),
-        Format::Npz => write_file(path, |out| npz::write(set, out)),
-        Format::Challenge => write_file(path, |out| challenge::write(set, out)),
+        Format::Pt => write_file(path, |out| pt::write(set, images, out)),
+        Format::Npz => write_file(path, |out| npz::write(set, images, out)),
+        Format::Parquet => write_file(path, |out| parquet::write(set, images, out)),
+        Format::Challenge => write_file(path, |out| challenge::write(set, images, out)),
+        Format::Webdataset => write_folder(path, |folder| webdataset::write(set, images, folder)),
+        Format::Imagefolder => write_folder(path, |folder| imagefolder::write(set, images, folder)),
     }
 }
 
-/// A file's content, streamed.
-trait Sink: Write + Seek {}
-impl<T: Write + Seek> Sink for T {}
+/// Refuses a place that holds something which writing would destroy.
+fn check_place(path: &Path, format: Format, overwrite: bool) -> Result<()> {
+    if path.exists() && !overwrite {
+        usage!("{} exists; replace it with --overwrite, or choose another place with --to", path.display());
+    }
+    let is_folder = matches!(format, Format::Webdataset | Format::Imagefolder);
+    let card = fs::read_to_string(path.join("README.md")).unwrap_or_default();
+    if path.exists() && (path.is_dir() != is_folder || is_folder && !card.contains("\n- dataset-distillation\n")) {
+        usage!("{} holds something else than an earlier export; choose another place with --to", path.display());
+    }
+    Ok(())
+}
 
-fn write_file(path: &Path, content: impl FnOnce(&mut dyn Sink) -> std::io::Result<()>) -> Result<()> {
+/// A file's content, written bit by bit.
+trait Sink: Write + Seek + Send {}
+impl<T: Write + Seek + Send> Sink for T {}
+
+fn write_file(path: &Path, content: impl FnOnce(&mut dyn Sink) -> io::Result<()>) -> Result<()> {
     write_atomic_with(path, |file| {
         let mut out = BufWriter::with_capacity(1 << 20, file);
         content(&mut out)?;
@@ -45,11 +77,38 @@ fn write_file(path: &Path, content: impl FnOnce(&mut dyn Sink) -> std::io::Resul
     })
 }
 
-/// Image `i` of a set as (3, H, W), put into `planes`.
-fn planes_of(set: &DistilledSet, i: usize, planes: &mut Vec<u8>) {
-    let image = set.images.image(i);
-    planes.clear();
-    planes.extend((0..3).flat_map(|c| image.iter().skip(c).step_by(3)));
+/// Fills a folder beside `path`, then puts it there; what was there goes with the folder that was filled.
+fn write_folder(path: &Path, content: impl FnOnce(&Path) -> io::Result<()>) -> Result<()> {
+    let parent = folder_of(path);
+    let staging = tempfile::Builder::new().prefix(".export-").tempdir_in(parent).at(parent)?;
+    let (new, old) = (staging.path().join("new"), staging.path().join("old"));
+    fs::create_dir(&new).at(&new)?;
+    content(&new).at(path)?;
+    sync_tree(&new)?;
+    if path.exists() {
+        fs::rename(path, &old).at(path)?;
+    }
+    if let Err(error) = fs::rename(&new, path) {
+        if old.exists() {
+            fs::rename(&old, path).at(path)?;
+        }
+        return Err(error).at(path);
+    }
+    sync_folder(parent)
+}
+
+/// An image (H, W, 3) as (3, H, W).
+fn planes(image: &[u8]) -> Vec<u8> {
+    (0..3).flat_map(|c| image.iter().skip(c).step_by(3)).copied().collect()
+}
+
+/// An image (H, W, 3) as a PNG file.
+fn png(image: &[u8], size: usize) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    PngEncoder::new(&mut bytes)
+        .write_image(image, size as u32, size as u32, ExtendedColorType::Rgb8)
+        .map_err(io::Error::other)?;
+    Ok(bytes)
 }
 
 /// The f64 nearest to the shortest decimal of an f32: 0.5071, not 0.507099986.

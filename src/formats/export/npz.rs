@@ -3,26 +3,24 @@
 use std::io::{self, Write};
 
 use super::zip::StoredZip;
-use super::{Sink, planes_of, shortest};
-use crate::distilled::DistilledSet;
+use super::{Images, Sink, planes, shortest};
+use crate::distilled::Listing;
 
 /// Writes `images` u8 (N, 3, H, W), `labels` i64 (N), `class_names` and `class_ids` (text), `mean` and `std` f64 (3) of
 /// pixels in [0, 1], and `dataset` (one text).
-pub fn write(set: &DistilledSet, out: &mut dyn Sink) -> io::Result<()> {
-    let (images, n, size) = (&set.images, set.images.len(), set.images.size);
+pub fn write(set: &Listing, images: Images, out: &mut dyn Sink) -> io::Result<()> {
+    let (n, size) = (set.len(), set.size);
     let mut zip = StoredZip::new(out);
     let entry = array(&mut zip, "images", "|u1", &[n, 3, size, size], 1)?;
-    let mut planes = Vec::new();
-    for i in 0..n {
-        planes_of(set, i, &mut planes);
-        entry.write_all(&planes)?;
+    for image in images {
+        entry.write_all(&planes(&image?))?;
     }
     let entry = array(&mut zip, "labels", "<i8", &[n], 8)?;
-    for &label in &images.labels {
+    for &label in &set.labels {
         entry.write_all(&i64::from(label).to_le_bytes())?;
     }
-    let names: Vec<&str> = images.classes.iter().map(|class| class.name.as_str()).collect();
-    let ids: Vec<&str> = images.classes.iter().map(|class| class.id.as_str()).collect();
+    let names: Vec<&str> = set.classes.iter().map(|class| class.name.as_str()).collect();
+    let ids: Vec<&str> = set.classes.iter().map(|class| class.id.as_str()).collect();
     texts(&mut zip, "class_names", &[names.len()], &names)?;
     texts(&mut zip, "class_ids", &[ids.len()], &ids)?;
     let normalization = set.provenance.dataset.normalization();

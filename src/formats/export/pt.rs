@@ -4,13 +4,13 @@
 use std::io::{self, Write};
 
 use super::zip::StoredZip;
-use super::{Sink, planes_of};
-use crate::distilled::DistilledSet;
+use super::{Images, Sink, planes};
+use crate::distilled::Listing;
 
 /// Writes a dict: `images` u8 (N, 3, H, W), `labels` i64 (N), `classes` and `class_ids` (lists of str), `mean`, `std`
 /// (lists of float, of pixels in [0, 1]), `dataset` (str).
-pub fn write(set: &DistilledSet, out: &mut dyn Sink) -> io::Result<()> {
-    let (images, n, size) = (&set.images, set.images.len(), set.images.size);
+pub fn write(set: &Listing, images: Images, out: &mut dyn Sink) -> io::Result<()> {
+    let (n, size) = (set.len(), set.size);
     let normalization = set.provenance.dataset.normalization();
     let mut pickle = Pickle::new();
     pickle.dict(|pickle| {
@@ -19,9 +19,9 @@ pub fn write(set: &DistilledSet, out: &mut dyn Sink) -> io::Result<()> {
         pickle.text("labels");
         pickle.tensor("1", Storage::Long, &[n]);
         pickle.text("classes");
-        pickle.list(images.classes.iter(), |pickle, class| pickle.text(&class.name));
+        pickle.list(set.classes.iter(), |pickle, class| pickle.text(&class.name));
         pickle.text("class_ids");
-        pickle.list(images.classes.iter(), |pickle, class| pickle.text(&class.id));
+        pickle.list(set.classes.iter(), |pickle, class| pickle.text(&class.id));
         for (name, values) in [("mean", normalization.mean), ("std", normalization.std)] {
             pickle.text(name);
             pickle.list(values.iter(), |pickle, value| pickle.float(*value));
@@ -30,14 +30,12 @@ pub fn write(set: &DistilledSet, out: &mut dyn Sink) -> io::Result<()> {
         pickle.text(&set.provenance.dataset.to_string());
     });
     let mut archive = Archive::new(out, &pickle.finish())?;
-    let entry = archive.tensor("0", images.pixels.len())?;
-    let mut planes = Vec::new();
-    for i in 0..n {
-        planes_of(set, i, &mut planes);
-        entry.write_all(&planes)?;
+    let entry = archive.tensor("0", n * set.image_len())?;
+    for image in images {
+        entry.write_all(&planes(&image?))?;
     }
     let entry = archive.tensor("1", n * 8)?;
-    for &label in &images.labels {
+    for &label in &set.labels {
         entry.write_all(&i64::from(label).to_le_bytes())?;
     }
     archive.finish()

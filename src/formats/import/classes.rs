@@ -1,13 +1,15 @@
 //! From a file's labels to a data set's: the classic failure is a class list in another order, so labels are matched by
 //! the names of their classes wherever a file has names.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
 
+use super::super::unique_names;
 use super::Found;
 use super::tensor::in_file;
 use crate::data::{Class, ImageSet};
+use crate::distilled::FileNames;
 use crate::error::Result;
 
 /// Labels are u16.
@@ -25,13 +27,17 @@ pub fn label(found: Found, known: Option<Vec<Class>>, path: &Path, warnings: &mu
             }
             (known, map)
         }
-        (Some(mut named), None) => {
-            for (label, class) in named.iter_mut().enumerate().filter(|(_, class)| class.id.is_empty()) {
-                class.id = label.to_string();
-            }
+        (Some(named), None) => {
             warnings.push("the data set is not at hand, so the file's class list was taken as it is".into());
             let map = identity(named.len());
-            (named, map)
+            if !named.keys().eq(map.keys()) {
+                return Err(refuse("it names some of its classes only, and the data set was not found".into()));
+            }
+            let class = |(label, class): (i64, Class)| match class {
+                Class { name, id } if id.is_empty() => Class { name, id: label.to_string() },
+                class => class,
+            };
+            (named.into_iter().map(class).collect(), map)
         }
         (None, Some(known)) => {
             warnings.push("the file names no classes, so its labels were taken to be in the data set's order".into());
@@ -76,14 +82,22 @@ fn identity(classes: usize) -> BTreeMap<i64, i64> {
     (0..classes as i64).map(|label| (label, label)).collect()
 }
 
-/// For each label of `named`, the label of `known` whose class has the same id, or else the same name.
-fn by_name(named: &[Class], known: &[Class]) -> std::result::Result<BTreeMap<i64, i64>, String> {
+/// For each label of `named`, the label of `known` whose class has the same id, or else the same name or folder.
+fn by_name(named: &BTreeMap<i64, Class>, known: &[Class]) -> std::result::Result<BTreeMap<i64, i64>, String> {
+    let (unique, folders) = (unique_names(known), FileNames::new(known, 1));
+    let is_called = |other: usize, name: &str| {
+        let folder = folders.folder(other as u16);
+        let folder = folder.rsplit('/').next();
+        known[other].name == name || known[other].id == name || unique[other] == name || folder == Some(name)
+    };
     let mut map = BTreeMap::new();
-    for (label, class) in named.iter().enumerate() {
-        let same = |other: &Class| {
-            if class.id.is_empty() { other.name == class.name || other.id == class.name } else { other == class }
+    let mut taken = BTreeSet::new();
+    for (&label, class) in named {
+        let same = |&other: &usize| match class.id.is_empty() {
+            true => is_called(other, &class.name),
+            false => known[other] == *class,
         };
-        let matches: Vec<usize> = (0..known.len()).filter(|&other| same(&known[other])).collect();
+        let matches: Vec<usize> = (0..known.len()).filter(same).collect();
         let found = match matches[..] {
             [only] => only,
             [] => {
@@ -94,13 +108,13 @@ fn by_name(named: &[Class], known: &[Class]) -> std::result::Result<BTreeMap<i64
                     known.len()
                 ));
             }
-            _ if matches.contains(&label) => label, // several classes share a name, but not a place
+            _ if matches.iter().any(|&other| other as i64 == label) => label as usize, // they share a name, not a place
             _ => return Err(format!("its class {label}, {:?}, could be several of the data set's", class.name)),
         };
-        if map.values().any(|&taken| taken == found as i64) {
+        if !taken.insert(found) {
             return Err(format!("it names {:?} twice", class.name));
         }
-        map.insert(label as i64, found as i64);
+        map.insert(label, found as i64);
     }
     Ok(map)
 }

@@ -1,12 +1,18 @@
 //! Reading the files of strangers. Nothing in them is run, and their sizes are believed only up to the file's length.
 
 mod classes;
+mod encoded;
+mod imagefolder;
 mod npz;
+mod parquet;
 mod pickle;
 mod pt;
 mod tensor;
+mod webdataset;
 mod zip;
 
+use std::collections::BTreeMap;
+use std::fs;
 use std::path::{Path, PathBuf};
 
 use serde_json::{Map, json};
@@ -16,8 +22,8 @@ pub use tensor::Pixels;
 use super::Format;
 use crate::data::{Class, Dataset, Normalization};
 use crate::distilled::{DistilledSet, Provenance};
-use crate::error::Result;
-use crate::usage;
+use crate::error::{AtPath, Result};
+use crate::{fail, usage};
 use tensor::Images;
 
 /// What tensors and arrays are called in files, ours first.
@@ -43,8 +49,8 @@ struct Found {
     images: Images,
     /// None for a bare tensor.
     labels: Option<Vec<i64>>,
-    /// By the file's own label, where it names them. An empty id is unknown.
-    classes: Option<Vec<Class>>,
+    /// By the file's own labels, perhaps not by all, where it names them. An empty id is unknown.
+    classes: Option<BTreeMap<i64, Class>>,
 }
 
 /// What was read, and what people should know about it.
@@ -61,6 +67,9 @@ pub fn import(path: &Path, reading: &Reading, known: impl FnOnce(usize) -> Optio
     let found = match reading.format {
         Format::Pt | Format::Challenge => pt::read(path, reading)?,
         Format::Npz => npz::read(path, reading)?,
+        Format::Parquet => parquet::read(path)?,
+        Format::Webdataset => webdataset::read(path)?,
+        Format::Imagefolder => imagefolder::read(path)?,
     };
     let size = found.images.size;
     reading.dataset.check_size(size)?;
@@ -91,11 +100,21 @@ pub fn import(path: &Path, reading: &Reading, known: impl FnOnce(usize) -> Optio
 }
 
 impl Format {
-    /// The format of what is at `path`, by its name.
+    /// The format of what is at `path`, by its name or by what a folder holds.
     pub fn guess(path: &Path) -> Result<Format> {
+        if path.is_dir() {
+            let holds = |extension| files_of(path, extension).is_ok();
+            return Ok(match () {
+                () if holds("tar") => Format::Webdataset,
+                () if holds("parquet") => Format::Parquet,
+                () => Format::Imagefolder,
+            });
+        }
         match path.extension().and_then(|e| e.to_str()) {
             Some("pt" | "pth") => Ok(Format::Pt),
             Some("npz") => Ok(Format::Npz),
+            Some("parquet") => Ok(Format::Parquet),
+            Some("tar") => Ok(Format::Webdataset),
             _ => usage!("{}: its name does not say what it is; name it with --format", path.display()),
         }
     }
@@ -113,7 +132,26 @@ impl Reading {
 }
 
 /// Classes out of a file's lists.
-fn classes_of(names: Vec<String>, ids: Option<Vec<String>>) -> Vec<Class> {
+fn classes_of(names: Vec<String>, ids: Option<Vec<String>>) -> BTreeMap<i64, Class> {
     let mut ids = ids.unwrap_or_default().into_iter();
-    names.into_iter().map(|name| Class { name, id: ids.next().unwrap_or_default() }).collect()
+    (0..).zip(names.into_iter().map(|name| Class { name, id: ids.next().unwrap_or_default() })).collect()
+}
+
+/// The file at `path`, or a folder's files with this extension in order of name; an error if there is none.
+fn files_of(path: &Path, extension: &str) -> Result<Vec<PathBuf>> {
+    if path.is_file() {
+        return Ok(vec![path.to_path_buf()]);
+    }
+    let mut files = Vec::new();
+    for entry in fs::read_dir(path).at(path)? {
+        let file = entry.at(path)?.path();
+        if file.is_file() && file.extension().is_some_and(|e| e == extension) {
+            files.push(file);
+        }
+    }
+    files.sort();
+    if files.is_empty() {
+        fail!("{}: expected .{extension} files in it", path.display());
+    }
+    Ok(files)
 }
