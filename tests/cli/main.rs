@@ -2,6 +2,7 @@
 
 mod documents;
 mod errors;
+mod exchange;
 mod folder;
 mod listings;
 mod resume;

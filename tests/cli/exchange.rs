@@ -1,0 +1,41 @@
+//! A set on its way to other programs' formats and back.
+
+use std::fs;
+
+use super::{Place, tiny};
+
+#[test]
+fn exported_sets_come_back_as_the_newest_and_runs_have_a_card() {
+    let place = Place::new();
+    place.ok(&format!("train {} --name tiny -q", tiny()));
+    let card = fs::read_to_string(place.path("runs/tiny/README.md")).unwrap();
+    for part in ["license: mit", "| UNet | ", "| 20 | 160 |", "distill sample --run runs/tiny", "10 classes at 32x32"] {
+        assert!(card.contains(part), "{part:?} is not in:\n{card}");
+    }
+    place.ok("sample --ipc 10 --name mine -q");
+    for (format, file) in [
+        ("pt", "distilled.pt"),
+        ("npz", "distilled.npz"),
+        ("parquet", "train.parquet"),
+        ("webdataset", "webdataset"),
+        ("imagefolder", "imagefolder"),
+        ("challenge", "shapes.pt"),
+    ] {
+        let exported = place.json(&format!("export runs/tiny/distilled/mine --format {format}"));
+        let written = format!("runs/exports/mine/{file}");
+        assert_eq!((exported["written"].as_str(), exported["images"].as_u64()), (Some(written.as_str()), Some(100)));
+        let guess = if format == "challenge" { "--format challenge" } else { "" };
+        let imported = place.json(&format!("import {written} --dataset shapes {guess} --name {format} -q"));
+        assert_eq!(imported["most_images_of_a_class"], 10, "{imported}");
+        let tensors = |set: &str| fs::read(place.path(set).join("distilled.safetensors")).unwrap();
+        let (ours, theirs) = (tensors("runs/tiny/distilled/mine"), tensors(&format!("runs/distilled/{format}")));
+        let values = 100 * (3 * 32 * 32 + 8); // pixels and labels stand at the end, after what differs
+        assert_eq!(ours[ours.len() - values..], theirs[theirs.len() - values..], "{format}");
+        let newest = place.json("eval --dry-run");
+        assert_eq!(newest["on"], format!("runs/distilled/{format}"));
+    }
+    let missing = place.fails(1, "import runs/exports/mine/shapes.pt --dataset shapes --name again");
+    assert!(missing.contains("--pixels"), "{missing}");
+    let taken = place.fails(2, "import runs/exports/mine/distilled.npz --dataset shapes --name npz");
+    assert!(taken.contains("--overwrite"), "{taken}");
+}
