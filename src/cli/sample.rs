@@ -46,6 +46,9 @@ pub struct SampleArgs {
     /// Name of the distilled set's folder [default: made of the settings]
     #[arg(long, value_name = "NAME")]
     pub name: Option<String>,
+    /// Folder that the set's folder is made in [default: distilled/ of the run]
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub to: Option<PathBuf>,
     /// Replace a set of the same name
     #[arg(long)]
     pub overwrite: bool,

@@ -8,8 +8,8 @@ use sha2::{Digest, Sha256};
 
 use crate::checksums::{hex, sha256_file};
 use crate::distilled::{Batch, Batches};
+use crate::environment::Environment;
 use crate::error::Result;
-use crate::ops::cpu::products;
 use crate::progress::Console;
 use crate::run_dir::RunDir;
 use crate::stages::{Generator, Sampling};
@@ -40,8 +40,7 @@ impl Drawing<'_> {
             images.update([class.to_le_bytes(), index.to_le_bytes()].concat());
         }
         let plan = json!({
-            "format": 1, "distill": env!("CARGO_PKG_VERSION"), "architecture": std::env::consts::ARCH,
-            "products": products::current().to_string(), "vae": sha256_file(&run.weights("vae"))?,
+            "format": 1, "environment": Environment::of(&self.generator.device), "vae": sha256_file(&run.weights("vae"))?,
             "unet": sha256_file(&run.weights("unet"))?, "steps": steps, "guidance": guidance, "eta": eta, "seed": seed,
             "batch_size": self.batch_size, "images": self.named.len(), "classes_and_indices": hex(&images.finalize()),
         });

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::json;
 
+use super::resolve::shortened;
 use super::sample::load_vae;
 use super::{fetch, print, to_json};
 use crate::cli::{Common, EvalArgs, EvalSplit, Judging};
@@ -13,8 +14,8 @@ use crate::config::{Config, Layers, default_preset};
 use crate::data::{Dataset, ImageSet, Split};
 use crate::distilled::{self, DistilledSet};
 use crate::error::{AtPath, Error, Result};
-use crate::eval::{Evaluation, Origin, Protocol, StudentKind, Trial, evaluate};
-use crate::fs::write_atomic;
+use crate::eval::{Evaluation, FinishedRuns, Origin, Protocol, StudentKind, Trial, evaluate};
+use crate::fs::{lock, write_atomic};
 use crate::progress::{Console, duration};
 use crate::run_dir::{RunDir, newest_distilled};
 use crate::stages::reconstruct;
@@ -167,9 +168,9 @@ impl Subject {
             Source::RandomReal(ipc) => format!("{}-random-real-ipc{ipc}", real()),
             Source::Reconstructed(ipc, _) => format!("reconstructed-ipc{ipc}"),
         };
-        let protocol: String =
-            judge.protocol.name.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).collect();
+        let protocol: String = judge.recipe.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).collect();
         let heldout = if judge.split == EvalSplit::Heldout { "-heldout" } else { "" };
+        let set = shortened(set);
         let name =
             format!("{set}-{}-{}{heldout}-seed{}", judge.student.as_str(), protocol.trim_end_matches('-'), judge.seed);
         self.folder.join(name)
@@ -202,6 +203,8 @@ fn preset_of(dataset: &Dataset) -> Result<Config> {
 pub struct Judge<'a> {
     student: StudentKind,
     protocol: Protocol,
+    /// The protocol's name before the number of runs was changed: with another number the same students are used.
+    recipe: String,
     split: EvalSplit,
     seed: u64,
     common: &'a Common,
@@ -209,7 +212,9 @@ pub struct Judge<'a> {
 
 impl<'a> Judge<'a> {
     pub fn new(args: &Judging, default_protocol: &str, common: &'a Common) -> Result<Self> {
-        let mut protocol = Protocol::named(args.protocol.as_deref().unwrap_or(default_protocol))?;
+        let named = Protocol::named(args.protocol.as_deref().unwrap_or(default_protocol))?;
+        let recipe = args.epochs.map_or(Ok(named.clone()), |epochs| named.clone().with_epochs(epochs))?.name;
+        let mut protocol = named;
         if let Some(runs) = args.runs {
             protocol = protocol.with_runs(runs)?;
         }
@@ -218,7 +223,7 @@ impl<'a> Judge<'a> {
         }
         common.device.open()?;
         let seed = common.seed.unwrap_or(0);
-        Ok(Judge { student: args.student, protocol, split: args.split, seed, common })
+        Ok(Judge { student: args.student, protocol, recipe, split: args.split, seed, common })
     }
 
     /// Judges one set and writes eval.json and metrics.jsonl.
@@ -251,6 +256,8 @@ impl<'a> Judge<'a> {
         let origin = Origin { dataset: dataset.to_string(), on: subject.name(), split: split.into() };
         let output = subject.output(self);
         fs::create_dir_all(&output).at(&output)?;
+        let _lock = lock(&output.join(".lock"), "is evaluating into this folder")?;
+        let students = FinishedRuns::new(&output, &trial)?;
         let path = output.join("metrics.partial.jsonl");
         let mut metrics = File::create(&path).at(&path)?;
         console.info(format!(
@@ -261,11 +268,12 @@ impl<'a> Judge<'a> {
             self.protocol.name,
             test.len()
         ));
-        let result = evaluate(&trial, &origin, console, &mut |epoch| {
+        let result = evaluate(&trial, &origin, Some(&students), console, &mut |epoch| {
             let line = serde_json::to_string(epoch).map_err(|e| Error::Failed(e.to_string()))?;
             writeln!(metrics, "{line}").at(&path)
         })?;
         let finished = output.join("metrics.jsonl");
+        metrics.sync_all().at(&path)?;
         fs::rename(&path, &finished).at(&finished)?;
         write_atomic(&output.join("eval.json"), to_json(&result)?.as_bytes())?;
         console.info(format!("wrote {}", output.join("eval.json").display()));

@@ -4,15 +4,16 @@ use std::path::Path;
 
 use serde_json::json;
 
+use super::resolve::check_name;
 use super::{print, to_json};
 use crate::cli::ImportArgs;
 use crate::data;
 use crate::distilled::check_place;
 use crate::error::Result;
+use crate::fail;
 use crate::formats::{Format, Imported, Reading, import};
 use crate::order;
 use crate::progress::Console;
-use crate::{fail, usage};
 
 pub fn run(args: &ImportArgs, console: &Console) -> Result<()> {
     let path = &args.path;
@@ -24,9 +25,7 @@ pub fn run(args: &ImportArgs, console: &Console) -> Result<()> {
         Some(name) => name.clone(),
         None => path.file_stem().map_or_else(|| "imported".into(), |stem| stem.to_string_lossy().into_owned()),
     };
-    if name.is_empty() || Path::new(&name).components().count() != 1 || name.starts_with('.') {
-        usage!("--name {name}: expected a folder name without / or a leading dot");
-    }
+    check_name(&name)?;
     let inner = Path::new("distilled").join(name);
     let target = args.common.out.join(&inner);
     check_place(&target, args.overwrite)?; // now, not after reading it all

@@ -77,10 +77,10 @@ fn dataset_of_file(path: Option<&Path>) -> Result<Dataset> {
 /// The folder of the run that trains `config`: the same configuration always leads to the same folder.
 pub fn run_dir(resolved: &Resolved, training: &Training, common: &Common) -> Result<RunDir> {
     let name = match &training.name {
-        Some(name) if name.is_empty() || name.contains(['/', '\\']) || name.starts_with('.') => {
-            usage!("--name {name}: expected a folder name without / or a leading dot; use --out for the place")
+        Some(name) => {
+            check_name(name)?;
+            name.clone()
         }
-        Some(name) => name.clone(),
         None => format!("{}-{}", resolved.preset, fingerprint(&resolved.config)),
     };
     Ok(RunDir::new(common.out.join(name)))
@@ -93,4 +93,27 @@ fn fingerprint(config: &Config) -> String {
         table.remove(section);
     }
     sha256(table.to_string().as_bytes())[..8].into()
+}
+
+/// Bytes of a name: file systems take up to 255, and results add some words to the name of a set.
+const LONGEST: usize = 150;
+
+/// Refuses a `--name` that is no name of one folder.
+pub fn check_name(name: &str) -> Result<()> {
+    if name.is_empty() || name.contains(['/', '\\', '\0']) || name.starts_with('.') {
+        usage!("--name {name}: expected a folder name without / or a leading dot; use --out for the place");
+    }
+    if name.len() > LONGEST {
+        usage!("--name {name}: has {} bytes, expected at most {LONGEST}; choose a shorter one", name.len());
+    }
+    Ok(())
+}
+
+/// A name that is too long is cut, and told apart from others by its hash.
+pub fn shortened(name: String) -> String {
+    if name.len() <= LONGEST {
+        return name;
+    }
+    let end = (0..LONGEST - 9).rev().find(|&end| name.is_char_boundary(end)).unwrap_or(0);
+    format!("{}-{}", &name[..end], &sha256(name.as_bytes())[..8])
 }

@@ -51,6 +51,7 @@ pub fn run(args: &RunArgs, console: &Console) -> Result<()> {
         sampling: args.sampling.clone(),
         classes: Vec::new(),
         name: None,
+        to: None,
         overwrite: true,
         set: Vec::new(),
         common: common.clone(),

@@ -1,6 +1,6 @@
 //! `distill sample`: a distilled set from a trained run.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use candle_core::Device;
@@ -9,6 +9,7 @@ use serde_json::json;
 
 use super::draw::Drawing;
 use super::dry_run::dry_run;
+use super::resolve::check_name;
 use super::{print, to_json};
 use crate::checksums::sha256;
 use crate::cli::{Common, SampleArgs, Sampling as SamplingArgs};
@@ -33,7 +34,7 @@ pub fn run(args: &SampleArgs, console: &Console) -> Result<()> {
         let classes = ModelCard::read(&run.weights("unet"), "unet")?.classes;
         let chosen = chosen_classes(&args.classes, &classes)?;
         let name = set_name(args, &config, args.common.seed.unwrap_or(0), &chosen, classes.len())?;
-        return dry_run(&config, classes.len(), &[run.distilled().join(name)], &args.common);
+        return dry_run(&config, classes.len(), &[sets_of(&run, args).join(name)], &args.common);
     }
     let summary = sample(&run, &config, args, console)?;
     if args.common.json {
@@ -74,9 +75,11 @@ pub fn sample(run: &RunDir, config: &Config, args: &SampleArgs, console: &Consol
     let seed = args.common.seed.unwrap_or(0);
     let trained = Trained::load(run, &args.common)?;
     let classes = chosen_classes(&args.classes, &trained.classes)?;
-    let target = run.distilled().join(set_name(args, config, seed, &classes, trained.classes.len())?);
+    let target = sets_of(run, args).join(set_name(args, config, seed, &classes, trained.classes.len())?);
     let staging = Staging::open(&target, args.overwrite)?; // a taken place is refused now, not after minutes of sampling
-    console.log_to(&run.log())?;
+    if args.to.is_none() {
+        console.log_to(&run.log())?;
+    }
     console.info(format!(
         "sampling from {}: {} images of each of {} classes, {} steps, guidance {}",
         run.root.display(),
@@ -100,7 +103,9 @@ pub fn sample(run: &RunDir, config: &Config, args: &SampleArgs, console: &Consol
     let drawn = drawing.draw(&batches, console)?;
     let listing = listing(run, config, args, &trained, &named);
     staging.finish(&listing, &mut drawing.pixels(&batches, console))?;
-    run.note(&target)?;
+    if args.to.is_none() {
+        run.note(&target)?;
+    }
     Ok(Summary {
         distilled: target.display().to_string(),
         images: named.len(),
@@ -202,12 +207,15 @@ fn chosen_classes(named: &[String], classes: &[Class]) -> Result<Vec<u32>> {
     Ok(chosen)
 }
 
+/// Where the set's folder is made.
+fn sets_of(run: &RunDir, args: &SampleArgs) -> PathBuf {
+    args.to.clone().unwrap_or_else(|| run.distilled())
+}
+
 /// The folder of a set: its settings, in words.
 fn set_name(args: &SampleArgs, config: &Config, seed: u64, chosen: &[u32], all: usize) -> Result<PathBuf> {
     if let Some(name) = &args.name {
-        if name.is_empty() || Path::new(name).components().count() != 1 || name.starts_with('.') {
-            usage!("--name {name}: expected a folder name without / or a leading dot");
-        }
+        check_name(name)?;
         return Ok(name.into());
     }
     let sampler = &config.sampler;

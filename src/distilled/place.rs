@@ -36,7 +36,7 @@ impl Staging {
         }
         let refused = |e: std::io::Error| {
             Error::Failed(format!(
-                "cannot write to {}: {e}; change its permissions, or choose another place",
+                "cannot write to {}: {e}; change its permissions, or choose another place (`distill sample` has --to DIR)",
                 parent.display()
             ))
         };

@@ -1,19 +1,19 @@
 //! The judge of a distilled set: students trained on it and tested on real images, by a named protocol.
 
 mod augment;
+mod finished;
 mod protocol;
 mod sgd;
 mod student;
 
 pub use augment::{Augmentation, Color};
+pub use finished::FinishedRuns;
 pub use protocol::{ConvNetSize, Length, Plan, Protocol};
 pub use sgd::Sgd;
 pub use student::{PixelTable, RunResult, StudentKind, train_and_test, train_step};
 
-use std::time::Instant;
-
 use candle_core::Device;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::data::{ImageSet, Normalization};
 use crate::environment::Environment;
@@ -47,7 +47,7 @@ pub struct Origin {
 }
 
 /// One epoch of one student, for metrics.jsonl.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct EpochMetrics {
     pub run: u32,
     pub epoch: u32,
@@ -81,7 +81,7 @@ pub struct Evaluation {
     pub test_images: usize,
     pub seed: u64,
     pub per_class: Vec<ClassAccuracy>,
-    /// Wall-clock time of all runs.
+    /// Wall-clock time of all runs, also of those that an earlier call trained.
     pub seconds: f64,
     /// What it was computed with; students train on the CPU.
     pub environment: Environment,
@@ -98,18 +98,31 @@ pub struct ClassAccuracy {
     pub accuracy: Option<f64>,
 }
 
-/// Carries out all runs of the trial's protocol. `metrics` gets every epoch of every student as soon as it is done.
+/// Carries out all runs of the trial's protocol, less those that are among the `finished` ones. `metrics` gets every epoch
+/// of every student as soon as it is done.
 pub fn evaluate(
     trial: &Trial,
     origin: &Origin,
+    finished: Option<&FinishedRuns>,
     console: &Console,
     metrics: &mut dyn FnMut(&EpochMetrics) -> Result<()>,
 ) -> Result<Evaluation> {
     check(trial)?;
-    let start = Instant::now();
     let mut results = Vec::new();
     for run in 0..trial.protocol.runs {
-        let result = train_and_test(trial, run, console, metrics)?;
+        let before = finished.and_then(|finished| finished.read(run, console));
+        let result = match before {
+            Some(result) => {
+                console.info(format!("student {}/{} was trained before", run + 1, trial.protocol.runs));
+                result.epochs.iter().try_for_each(&mut *metrics)?;
+                result
+            }
+            None => {
+                let result = train_and_test(trial, run, console, metrics)?;
+                finished.map_or(Ok(()), |finished| finished.write(run, &result))?;
+                result
+            }
+        };
         console.detail(format!("student {}/{}: {:.2} %", run + 1, trial.protocol.runs, result.accuracy));
         results.push(result);
     }
@@ -129,7 +142,7 @@ pub fn evaluate(
         test_images: trial.test.len(),
         seed: trial.seed,
         per_class: per_class(trial, &results),
-        seconds: start.elapsed().as_secs_f64(),
+        seconds: results.iter().map(|r| r.seconds).sum(),
         environment: Environment::of(&Device::Cpu),
         protocol_settings: trial.protocol.clone(),
     })

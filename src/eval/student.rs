@@ -1,9 +1,11 @@
 //! One student: built, trained by a protocol and tested once, at the end.
 
 use std::str::FromStr;
+use std::time::Instant;
 
 use rand::RngCore;
 use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
 
 use super::{Augmentation, EpochMetrics, Protocol, Sgd, Trial};
 use crate::data::{ImageSet, Normalization};
@@ -62,14 +64,15 @@ impl FromStr for StudentKind {
 }
 
 /// What one student reached.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct RunResult {
     /// Percent of all test images that the last network classifies correctly.
     pub accuracy: f64,
     /// The same among each class's test images; `None` for a class without any.
     pub per_class: Vec<Option<f64>>,
-    /// The mean training loss over the images of each epoch.
-    pub losses: Vec<f32>,
+    pub epochs: Vec<EpochMetrics>,
+    /// Wall-clock time of training and testing.
+    pub seconds: f64,
 }
 
 /// Trains student number `run` of the trial, and tests it as it is after the last update. `metrics` gets every epoch.
@@ -82,20 +85,22 @@ pub fn train_and_test(
     console: &Console,
     metrics: &mut dyn FnMut(&EpochMetrics) -> Result<()>,
 ) -> Result<RunResult> {
+    let start = Instant::now();
     let params = Params::new(Rng::stream(trial.seed, "student-init", run, 0).next_u64(), &candle_core::Device::Cpu);
     let network = trial.student.build(trial.protocol, trial.train, &params)?;
-    let losses = train(trial, run, &network, &params, console, metrics)?;
+    let epochs = train(trial, run, &network, &params, console, metrics)?;
     let correct = test(trial, &network, console)?;
     let all = correct.iter().fold((0, 0), |sum, class| (sum.0 + class.0, sum.1 + class.1));
     let percent = |(right, total): (u32, u32)| (total > 0).then(|| 100.0 * f64::from(right) / f64::from(total));
     Ok(RunResult {
         accuracy: percent(all).unwrap_or(0.0),
         per_class: correct.into_iter().map(percent).collect(),
-        losses,
+        epochs,
+        seconds: start.elapsed().as_secs_f64(),
     })
 }
 
-/// Trains to the end of the protocol: the mean loss of each epoch.
+/// Trains to the end of the protocol.
 fn train(
     trial: &Trial,
     run: u32,
@@ -103,17 +108,17 @@ fn train(
     params: &Params,
     console: &Console,
     metrics: &mut dyn FnMut(&EpochMetrics) -> Result<()>,
-) -> Result<Vec<f32>> {
+) -> Result<Vec<EpochMetrics>> {
     let (protocol, set) = (trial.protocol, trial.train);
     let plan = protocol.plan(set.len());
     let pixels = PixelTable::new(trial.normalization);
     let mut optimizer = Sgd::new(params, protocol);
-    let mut losses = Vec::new();
+    let mut epochs = Vec::new();
     let mut update = 0;
     let label = format!("student {}/{}", run + 1, protocol.runs);
     let bar = console.bar(&label, 0, u64::from(plan.updates));
     while update < plan.updates {
-        let epoch = losses.len() as u32;
+        let epoch = epochs.len() as u32;
         let order = Rng::stream(trial.seed, "student-batch", run, epoch).permutation(set.len());
         let (mut total, mut seen) = (0.0, 0);
         for indices in order.chunks(protocol.batch_size).take((plan.updates - update) as usize) {
@@ -141,10 +146,11 @@ fn train(
             bar.update(u64::from(update), indices.len() as u64, Some(loss));
         }
         let loss = (total / seen as f64) as f32;
-        losses.push(loss);
-        metrics(&EpochMetrics { run, epoch, update, loss, lr: optimizer.lr() })?;
+        let done = EpochMetrics { run, epoch, update, loss, lr: optimizer.lr() };
+        metrics(&done)?;
+        epochs.push(done);
     }
-    Ok(losses)
+    Ok(epochs)
 }
 
 /// One update on normalized pixels (B, size, size, 3); returns the mean cross-entropy before it.

@@ -6,6 +6,7 @@ mod exchange;
 mod folder;
 mod listings;
 mod resume;
+mod sets;
 mod whole_way;
 
 use std::path::{Path, PathBuf};

@@ -3,6 +3,7 @@
 mod draws;
 mod protocols;
 mod pytorch;
+mod resume;
 mod students;
 
 use std::sync::Arc;

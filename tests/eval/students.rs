@@ -46,7 +46,7 @@ fn every_parameter_gets_a_gradient() {
 }
 
 /// Noisy textures that convolutions tell apart: stripes down, stripes across, a chequered board, plain ground.
-fn textures(per_class: usize, seed: u64) -> ImageSet {
+pub fn textures(per_class: usize, seed: u64) -> ImageSet {
     let mut rng = Rng::stream(seed, "textures", 0, 0);
     let (mut pixels, mut labels) = (Vec::new(), Vec::new());
     for i in 0..4 * per_class {
@@ -61,7 +61,7 @@ fn textures(per_class: usize, seed: u64) -> ImageSet {
     ImageSet { pixels, labels, size: 16, classes: classes(4) }
 }
 
-fn small_protocol(epochs: u32, runs: u32) -> Protocol {
+pub fn small_protocol(epochs: u32, runs: u32) -> Protocol {
     let quick = Protocol::named("quick").unwrap().with_epochs(epochs).unwrap().with_runs(runs).unwrap();
     Protocol { batch_size: 16, convnet: ConvNetSize { depth: 3, width: 16 }, ..quick }
 }
@@ -75,7 +75,7 @@ fn judge(protocol: &Protocol, train: &ImageSet, test: &ImageSet, seed: u64) -> (
         epochs.push(m.clone());
         Ok(())
     };
-    let found = evaluate(&trial, &origin, &console, &mut metrics).unwrap();
+    let found = evaluate(&trial, &origin, None, &console, &mut metrics).unwrap();
     (found, epochs)
 }
 
@@ -121,7 +121,7 @@ fn sets_that_do_not_fit_are_refused() {
         let (student, normalization) = (StudentKind::ConvNet, CIFAR100);
         let trial = Trial { student, protocol: &protocol, train, test, normalization, seed: 0 };
         let origin = Origin { dataset: "textures".into(), on: "real".into(), split: "test".into() };
-        evaluate(&trial, &origin, &Console::new(Verbosity::Quiet), &mut |_| Ok(())).unwrap_err().to_string()
+        evaluate(&trial, &origin, None, &Console::new(Verbosity::Quiet), &mut |_| Ok(())).unwrap_err().to_string()
     };
     let mut other_order = (*train.classes).clone();
     other_order.swap(1, 2);
