@@ -25,7 +25,7 @@ pub enum DataAction {
 #[derive(Args, Clone, Debug)]
 pub struct FetchArgs {
     /// cifar10, cifar100 or tinyimagenet
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", value_parser = datasets(), hide_possible_values = true)]
     pub dataset: Dataset,
     /// Address of the archive [default: under $DISTILL_MIRROR if that is set, else its authors' site]
     #[arg(long, value_name = "URL")]

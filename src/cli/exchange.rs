@@ -2,21 +2,23 @@
 
 use std::path::PathBuf;
 
-use clap::Args;
+use clap::{Args, ValueHint};
 
 use super::Common;
+use super::common::datasets;
 use crate::data::Dataset;
 use crate::formats::{Format, Pixels};
 
 #[derive(Args, Clone, Debug)]
 pub struct ExportArgs {
     /// A distilled folder or its tensor file [default: the newest distilled set]
+    #[arg(value_hint = ValueHint::AnyPath)]
     pub set: Option<PathBuf>,
     /// What to write
     #[arg(long, value_name = "FORMAT")]
     pub format: Format,
     /// Where to write it [default: exports/SET/ in the folder of runs]
-    #[arg(long, value_name = "PATH")]
+    #[arg(long, value_name = "PATH", value_hint = ValueHint::AnyPath)]
     pub to: Option<PathBuf>,
     /// Replace what is there
     #[arg(long)]
@@ -28,9 +30,10 @@ pub struct ExportArgs {
 #[derive(Args, Clone, Debug)]
 pub struct ImportArgs {
     /// What to read
+    #[arg(value_hint = ValueHint::AnyPath)]
     pub path: PathBuf,
     /// Data set that the images stand for
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", value_parser = datasets(), hide_possible_values = true)]
     pub dataset: Dataset,
     /// What it is [default: guessed from its name]
     #[arg(long, value_name = "FORMAT")]
@@ -39,7 +42,7 @@ pub struct ImportArgs {
     #[arg(long, value_name = "MEANING")]
     pub pixels: Option<Pixels>,
     /// PyTorch file of the labels [default: in the file itself, or labels*.pt beside images*.pt]
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub labels: Option<PathBuf>,
     /// Name of the distilled set's folder [default: the file's name]
     #[arg(long, value_name = "NAME")]

@@ -44,6 +44,9 @@ pub fn run(args: &EvalArgs, console: &Console) -> Result<()> {
             subject.output(&judge).join("eval.json").display()
         ));
     }
+    if let Some(run) = subject.folder.parent().map(RunDir::new).filter(|run| run.config().is_file()) {
+        console.log_to(&run.log())?;
+    }
     let result = judge.judge(&subject, console)?;
     if args.common.json { print(&to_json(&result)?) } else { print(&sentence(&result)) }
 }

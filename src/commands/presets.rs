@@ -4,7 +4,7 @@ use serde::Serialize;
 
 use super::{print, to_json};
 use crate::cli::PresetsArgs;
-use crate::config::{self, Config, Layers, Preset};
+use crate::config::{self, Preset};
 use crate::error::Result;
 
 #[derive(Serialize)]
@@ -16,7 +16,7 @@ struct Listed {
     about: &'static str,
     /// Of a preset that was asked for by name.
     #[serde(skip_serializing_if = "Option::is_none")]
-    config: Option<Config>,
+    config: Option<toml::Table>,
 }
 
 pub fn run(args: &PresetsArgs) -> Result<()> {
@@ -43,7 +43,8 @@ fn list(json: bool) -> Result<()> {
 
 fn listed(preset: Preset, with_config: bool) -> Result<Listed> {
     let Preset { name, .. } = preset;
-    let config = Layers::preset(name)?.resolve()?;
-    let (dataset, about) = (config.dataset.to_string(), preset.about());
-    Ok(Listed { name, dataset, device: preset.device(), about, config: with_config.then_some(config) })
+    let config = preset.table()?;
+    let dataset = config.get("dataset").and_then(toml::Value::as_str).unwrap_or_default().to_string();
+    let (device, about) = (preset.device(), preset.about());
+    Ok(Listed { name, dataset, device, about, config: with_config.then_some(config) })
 }

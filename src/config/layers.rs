@@ -118,7 +118,8 @@ impl Layers {
     }
 }
 
-fn table(text: &str, source: &str) -> Result<Table> {
+/// The TOML document `text`; `source` is for messages.
+pub(super) fn table(text: &str, source: &str) -> Result<Table> {
     text.parse().map_err(|e: toml::de::Error| Error::Usage(format!("{source}: is not valid TOML: {}", one_line(&e))))
 }
 

@@ -1,5 +1,6 @@
 //! The presets of `configs/`, compiled into the binary.
 
+use super::layers;
 use crate::data::Dataset;
 use crate::error::Result;
 use crate::usage;
@@ -36,6 +37,11 @@ impl Preset {
                 usage!("--preset {name}: unknown; expected one of {}", preset_names().collect::<Vec<_>>().join(", "))
             }
         }
+    }
+
+    /// Its keys as they stand in the file; in a [`Config`](super::Config) a folder's path would be made absolute.
+    pub fn table(&self) -> Result<toml::Table> {
+        layers::table(self.toml, &format!("preset {}", self.name))
     }
 
     /// What it is for: the first line of its file.

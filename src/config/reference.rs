@@ -6,7 +6,7 @@ use schemars::generate::SchemaSettings;
 use serde::Serialize;
 use serde_json::Value;
 
-use super::{Config, Layers, Preset, layers, limits};
+use super::{Config, Preset, layers, limits};
 use crate::error::Result;
 
 /// One key of the configuration.
@@ -28,7 +28,7 @@ pub fn keys() -> Result<Vec<Key>> {
     let mut found = Vec::new();
     collect(&schema(), "", &mut found);
     for preset in Preset::all() {
-        let values = layers::flatten(&Layers::preset(preset.name)?.resolve()?.to_table());
+        let values = layers::flatten(&preset.table()?);
         for key in &mut found {
             key.presets.extend(values.get(&key.key).map(|value| (preset.name, value.to_string())));
         }

@@ -28,10 +28,22 @@ fn the_three_commands_and_their_artefacts() {
         (&"convnet".into(), &"shapes".into(), &2.into())
     );
     assert_eq!(result["protocol"], "quick (changed: epochs=1)");
+    let meta: serde_json::Value =
+        serde_json::from_slice(&fs::read(place.path("runs/tiny/meta.json")).unwrap()).unwrap();
+    assert_eq!(meta["environment"], result["environment"], "one machine, one environment");
+    assert_eq!(meta["environment"]["version"], env!("CARGO_PKG_VERSION"));
     assert_eq!(result["accuracy_mean"], result["runs"][0]);
     assert!(result["accuracy_std"].is_null());
     let accuracy = result["accuracy_mean"].as_f64().unwrap();
     assert!((0.0..=100.0).contains(&accuracy));
+
+    let log = fs::read_to_string(place.path("runs/tiny/log.txt")).unwrap();
+    let ended: Vec<&str> = log.lines().filter(|line| line.contains("Z ends: done")).collect();
+    let begun: Vec<&str> = log.lines().filter(|line| line.contains("Z version ")).collect();
+    assert_eq!((begun.len(), ended.len()), (3, 3), "{log}");
+    for (line, command) in begun.iter().zip(["train", "sample", "eval"]) {
+        assert!(line.contains(&format!(" begins: {} {command} ", env!("CARGO_BIN_EXE_distill"))), "{line}");
+    }
 
     let run = place.json("inspect runs/tiny");
     assert_eq!((&run["finished"], &run["unet"]["steps"]), (&true.into(), &20.into()));
