@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Breaks training runs on purpose, again and again, and compares what they end with to an unbroken run, byte for byte.
 
-    scripts/faults.py target/release/distill                     # a short version, under a minute
+    scripts/faults.py target/release/distill                     # a short version, about a minute
     scripts/faults.py target/release/distill --faults 400 --disks 20 --json faults.json
 
 Ctrl-C ends it with the figures so far. Every stage is one function of (Place, Report); STAGES names them, and --only
@@ -330,7 +330,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("binary", help="the program: target/release/distill")
     parser.add_argument("--faults", type=int, default=12, help="faults injected into training at least")
-    parser.add_argument("--disks", type=int, default=3, help="small disks that are filled")
+    parser.add_argument("--disks", type=int, default=2, help="small disks that are filled")
     parser.add_argument("--seed", type=int, default=0, help="of the moments and the kinds of faults")
     parser.add_argument("--only", action="append", choices=list(STAGES), help="one stage; can be repeated")
     parser.add_argument("--json", help="file that the figures are written to")
