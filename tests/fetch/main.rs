@@ -23,16 +23,21 @@ use rand::RngCore;
 const FILE: &str = "small.tar.gz";
 const FOLDER: &str = "small";
 
-/// Does not wait between tries, and not long for silent servers.
-fn hasty() -> Patience {
-    Patience { connect: Duration::from_secs(10), stall: Duration::from_millis(300), pauses: vec![Duration::ZERO; 3] }
+/// Fetches `content` under the name [`FILE`] from `url` to `root`, in four tries without a pause.
+fn fetch_from(url: &str, content: &[u8], root: &Path) -> Result<bool> {
+    fetch_with(url, content, root, Duration::from_secs(30), 3)
 }
 
-/// Fetches `content` under the name [`FILE`] from `url` to `root`.
-fn fetch_from(url: &str, content: &[u8], root: &Path) -> Result<bool> {
+/// The same, taking half a second of silence for a stall. A busy machine may be as slow, so there are many tries.
+fn fetch_impatiently(url: &str, content: &[u8], root: &Path) -> Result<bool> {
+    fetch_with(url, content, root, Duration::from_millis(500), 100)
+}
+
+fn fetch_with(url: &str, content: &[u8], root: &Path, stall: Duration, tries: usize) -> Result<bool> {
     let md5 = md5(content);
     let archive = Archive { file: FILE, site: "", bytes: content.len() as u64, md5: &md5, folder: FOLDER };
-    fetch(&archive, url, root, &hasty(), &Console::new(Verbosity::Quiet))
+    let patience = Patience { connect: Duration::from_secs(30), stall, pauses: vec![Duration::ZERO; tries] };
+    fetch(&archive, url, root, &patience, &Console::new(Verbosity::Quiet))
 }
 
 fn md5(bytes: &[u8]) -> String {
