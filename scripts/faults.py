@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""Breaks training runs on purpose, again and again, and compares what they end with to an unbroken run, byte for byte.
+"""Breaks training, sampling and evaluation on purpose, again and again, and compares what they end with to an unbroken
+run, byte for byte.
 
     scripts/faults.py target/release/distill                     # a short version, about a minute
     scripts/faults.py target/release/distill --faults 400 --disks 20 --json faults.json
@@ -111,10 +112,14 @@ class Place:
 def content(path):
     """What of a file must be the same in every run."""
     data = path.read_bytes()
-    if path.name == "summary.json":
+    if path.name in ("summary.json", "eval.json"):
         summary = json.loads(data)
         del summary["seconds"]
         data = json.dumps(summary, sort_keys=True).encode()
+    elif re.fullmatch(r"run-\d+.json", path.name):
+        student = json.loads(data)
+        del student["result"]["seconds"], student["sha256"]
+        data = json.dumps(student, sort_keys=True).encode()
     return data
 
 
@@ -323,13 +328,76 @@ def order(place, report):
     compare(place.unbroken, place.folder / "traced", report)
 
 
-STAGES = {"train": train, "twice": twice, "disk": disk, "order": order}
+def stopped(place, command, seconds, report, tear):
+    """Starts a command again and again, stopped at a random moment and damaged each time, until it ends by itself."""
+    while True:
+        process = place.start(command)
+        name = place.rng.choice(list(SIGNALS))
+        try:
+            stderr = process.communicate(timeout=place.rng.uniform(0.1, 0.9) * seconds)[1]
+        except subprocess.TimeoutExpired:
+            interrupt(place, process, name)
+            stderr = process.communicate()[1]
+        if "exists and is not empty" in stderr:
+            return  # killed after the set was in its place
+        codes = {0, SIGNALS[name], -getattr(signal, name.split()[0])}
+        assert process.returncode in codes, f"{name}: exit code {process.returncode}\n{stderr}"
+        if process.returncode == 0:
+            return
+        report.inject(f"{name} in distill {command[1]}")
+        tear()
+
+
+def tear_one(place, folder, pattern, what, report):
+    """Damages one of the files, half of the times."""
+    found = sorted(folder.glob(pattern))
+    if found and place.rng.random() < 0.5:
+        report.inject(f"{damage(place.rng, place.rng.choice(found))} in {what}")
+
+
+def sample(place, report):
+    """Sets whose drawing is stopped, and whose drawn batches are damaged, until as many faults were injected again."""
+    sets = place.unbroken / "distilled"
+
+    def command(name):
+        return [place.binary, "sample", "--run", str(place.unbroken), "--ipc", "100", "--name", name]
+
+    start, end = time.monotonic(), report.total("injected") + place.faults
+    place.ok(command("whole"))
+    seconds = time.monotonic() - start
+    while report.total("injected") < end:
+        stopped(place, command("broken"), seconds, report,
+                lambda: tear_one(place, sets / ".partial-broken", "batch-*", "a drawn batch", report))
+        compare(sets / "whole", sets / "broken", report)
+        shutil.rmtree(sets / "broken")
+        shutil.rmtree(sets / ".partial-broken", ignore_errors=True)  # killed between the last two steps
+    shutil.rmtree(sets)
+
+
+def evaluate(place, report):
+    """Evaluations that are stopped, and whose finished students are damaged, until as many faults were injected again."""
+    def command(out):
+        return [place.binary, "eval", "--on", "random-real", "--dataset", "shapes", "--ipc", "2", "--epochs", "3",
+                "--runs", "4", "--out", str(place.folder / out)]
+
+    start, end = time.monotonic(), report.total("injected") + place.faults
+    place.ok(command("judged"))
+    seconds = time.monotonic() - start
+    while report.total("injected") < end:
+        broken = place.folder / "broken-eval"
+        stopped(place, command("broken-eval"), seconds, report,
+                lambda: tear_one(place, broken, "eval/*/run-*.json", "a finished student", report))
+        compare(place.folder / "judged", broken, report)
+        shutil.rmtree(broken)
+
+
+STAGES = {"train": train, "sample": sample, "eval": evaluate, "twice": twice, "disk": disk, "order": order}
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("binary", help="the program: target/release/distill")
-    parser.add_argument("--faults", type=int, default=12, help="faults injected into training at least")
+    parser.add_argument("--faults", type=int, default=12, help="faults injected into training, sampling and evaluation each")
     parser.add_argument("--disks", type=int, default=2, help="small disks that are filled")
     parser.add_argument("--seed", type=int, default=0, help="of the moments and the kinds of faults")
     parser.add_argument("--only", action="append", choices=list(STAGES), help="one stage; can be repeated")

@@ -4,7 +4,7 @@
     scripts/large_set.py [--ipc 1000] [--classes 100] [--distill target/release/distill] [--json FILE]
 
 Makes an image folder of flat 32 x 32 pictures in so many classes, trains both networks in a tiny configuration for five
-steps (the images are worthless, their number is what counts), then samples 10 and IPC images a class and evaluates the
+steps (the images are worthless, their number is what counts), then samples a fifth of IPC and IPC images a class and evaluates the
 large set for one update. Peak memory is the kernel's figure for each process (wait4). The large set may take no more than
 the small one plus 64 bytes an image for the lists of labels and indices and 16 MB for what the allocator keeps; the
 evaluation no more than the pixels once on top of an evaluation of the small set, and 16 MB.
@@ -96,7 +96,7 @@ def main() -> int:
         common = ["--data-dir", ".", "-q"]
         run(distill, "train", "--dataset", "folder:data", "--config", "tiny.toml", "--name", "tiny", *common)
         figures = {}
-        for name, ipc in (("small", 10), ("large", args.ipc)):
+        for name, ipc in (("small", args.ipc // 5), ("large", args.ipc)):
             memory, seconds = run(distill, "sample", "--ipc", ipc, "--name", name, *common)
             judged, _ = run(
                 distill, "eval", "--on", f"runs/tiny/distilled/{name}", "--epochs", 1, "--runs", 1, *common
