@@ -6,7 +6,7 @@
 Makes an image folder of flat 32 x 32 pictures in so many classes, trains both networks in a tiny configuration for five
 steps (the images are worthless, their number is what counts), then samples a fifth of IPC and IPC images a class and evaluates the
 large set for one update. Peak memory is the kernel's figure for each process (wait4). The large set may take no more than
-the small one plus 64 bytes an image for the lists of labels and indices and 16 MB for what the allocator keeps; its
+the small one plus 64 bytes an image for the lists of labels and indices and 48 MB for what the allocator keeps; its
 evaluation no more than the small one's plus the pixels once and 128 MB, since a student has more buffers to keep.
 """
 
@@ -50,7 +50,7 @@ batch_size = 100
 guidance = 1.0
 """
 SIZE = 32
-SAMPLE_MARGIN, EVAL_MARGIN = 16 << 20, 128 << 20
+SAMPLE_MARGIN, EVAL_MARGIN = 48 << 20, 128 << 20
 LIST_BYTES = 64
 
 
