@@ -23,6 +23,8 @@ pub fn run(args: &ExportArgs) -> Result<()> {
         let name = folder.file_name().map_or_else(|| "set".into(), PathBuf::from);
         args.common.out.join("exports").join(name).join(args.format.file_name(&listing))
     });
+    formats::check_apart(&source, &target)?;
+    formats::check_place(&target, args.format, args.overwrite)?;
     if !args.common.dry_run {
         let images = &mut std::iter::repeat_with(|| set.image()).take(listing.len());
         formats::export(&listing, images, args.format, &target, args.overwrite)?;

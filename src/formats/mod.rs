@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use clap::ValueEnum;
 
-pub use export::export;
+pub use export::{check_apart, check_place, export};
 pub use import::{Imported, Pixels, Reading, import};
 
 use crate::data::Class;

@@ -1,6 +1,8 @@
 //! A set on its way to other programs' formats and back.
 
+use std::collections::BTreeMap;
 use std::fs;
+use std::path::{Path, PathBuf};
 
 use super::{Place, tiny};
 
@@ -38,4 +40,52 @@ fn exported_sets_come_back_as_the_newest_and_runs_have_a_card() {
     assert!(missing.contains("--pixels"), "{missing}");
     let taken = place.fails(2, "import runs/exports/mine/distilled.npz --dataset shapes --name npz");
     assert!(taken.contains("--overwrite"), "{taken}");
+}
+
+/// Everything under a folder, with its content.
+fn everything(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+    let mut found = BTreeMap::new();
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            found.extend(everything(&path));
+        } else {
+            found.insert(path.clone(), fs::read(path).unwrap());
+        }
+    }
+    found
+}
+
+#[test]
+fn exports_replace_nothing_but_exports() {
+    let place = Place::new();
+    place.ok(&format!("train {} --name tiny -q", tiny()));
+    place.ok("sample --ipc 1 --name mine -q");
+    place.ok("sample --ipc 1 --name other --seed 2 -q");
+    fs::write(place.path("notes.txt"), "mine").unwrap();
+    let before = (everything(&place.path("runs")), fs::read(place.path("notes.txt")).unwrap());
+    let mine = "runs/tiny/distilled/mine";
+    for (source, format, target, words) in [
+        (mine, "imagefolder", "runs/tiny", "must stay whole"),
+        (mine, "imagefolder", mine, "must stay whole"),
+        (mine, "imagefolder", "runs/tiny/distilled/mine/deep/er", "must stay whole"),
+        (mine, "imagefolder", "runs/tiny/distilled/other", "something else"),
+        (
+            "runs/tiny/distilled/mine/distilled.safetensors",
+            "pt",
+            "runs/../runs/tiny/distilled/mine/distilled.safetensors",
+            "must stay whole",
+        ),
+        (mine, "npz", "notes.txt", "something else"),
+    ] {
+        for dry in ["", " --dry-run"] {
+            let error = place.fails(2, &format!("export {source} --format {format} --to {target} --overwrite{dry}"));
+            assert!(error.contains(words), "{words:?} is not in: {error}");
+        }
+    }
+    assert_eq!((everything(&place.path("runs")), fs::read(place.path("notes.txt")).unwrap()), before);
+    let export = "export runs/tiny/distilled/mine --format imagefolder --to there";
+    place.ok(export);
+    assert!(place.fails(2, &format!("{export} --dry-run")).contains("--overwrite"));
+    place.ok(&format!("{export} --overwrite"));
 }

@@ -32,10 +32,11 @@ fn pickled(pickle: &[u8]) -> String {
 
 /// The pickle of a tensor of 12 u8 values of shape (1, 3, 2, 2), with other text in the place of some.
 fn tensor(storage: &str, count: &str, offset: &str, shape: &str, strides: &str) -> Vec<u8> {
-    // Protocol 2 takes the numbers of protocol 0 only in binary, so they are written as (K = one byte, J = four).
-    let number = |text: &str| match text.parse::<u8>() {
-        Ok(n) => vec![b'K', n],
-        Err(_) => [vec![b'J'], text.parse::<i32>().unwrap().to_le_bytes().to_vec()].concat(),
+    // Protocol 2 takes the numbers of protocol 0 only in binary, so they are written as (K = one byte, J = four, 8a 08 = eight).
+    let number = |text: &str| match (text.parse::<u8>(), text.parse::<i32>()) {
+        (Ok(n), _) => vec![b'K', n],
+        (_, Ok(n)) => [vec![b'J'], n.to_le_bytes().to_vec()].concat(),
+        _ => [vec![0x8a, 8], text.parse::<i64>().unwrap().to_le_bytes().to_vec()].concat(),
     };
     let tuple = |list: &str| [vec![b'('], list.split(' ').flat_map(number).collect(), vec![b't']].concat();
     let text = |text: &str| [vec![0x8c, text.len() as u8], text.as_bytes().to_vec()].concat();
@@ -86,6 +87,8 @@ fn tensors_that_lie_about_their_sizes() {
     for (pickle, words) in [
         (tensor("ByteStorage", "13", "0", "1 3 2 2", "12 4 2 1"), "12 bytes"),
         (tensor("FloatStorage", "12", "0", "1 3 2 2", "12 4 2 1"), "12 bytes"),
+        // 2^62 + 3 values of four bytes are 12 bytes, modulo 2^64.
+        (tensor("IntStorage", "4611686018427387907", "0", "1 3 2 2", "12 4 2 1"), "12 bytes"),
         (tensor("ByteStorage", "12", "1", "1 3 2 2", "12 4 2 1"), "does not fit"),
         (tensor("ByteStorage", "12", "0", "1 3 2 2", "12 4 2 2"), "does not fit"),
         (tensor("ByteStorage", "12", "0", "2 3 2 2", "0 0 0 0"), "does not fit"),
@@ -231,10 +234,11 @@ fn a_changed_byte_is_refused_or_harmless() {
 fn archives_that_lie() {
     let root = tempfile::tempdir().unwrap();
     let path = root.path().join("lies.npz");
-    let header = |shape: &str| {
-        let text = format!("{{'descr': '|u1', 'fortran_order': False, 'shape': {shape}, }}\n");
+    let typed = |descr: &str, shape: &str| {
+        let text = format!("{{'descr': '{descr}', 'fortran_order': False, 'shape': {shape}, }}\n");
         [b"\x93NUMPY\x01\x00".to_vec(), (text.len() as u16).to_le_bytes().to_vec(), text.into_bytes()].concat()
     };
+    let header = |shape: &str| typed("|u1", shape);
     for (shape, words) in [
         ("(1, 3, 2, 2)", "fills"),
         ("(99999999, 3, 2, 2)", "fills"),
@@ -245,6 +249,11 @@ fn archives_that_lie() {
         let message = refusal(read(&path, Format::Npz, None));
         assert!(message.contains(words), "{words:?} is not in: {message}");
     }
+    // 2^42 texts of 2^22 bytes are none, modulo 2^64.
+    let images = [header("(1, 3, 2, 2)"), vec![7; 12]].concat();
+    let names = typed("<U1048576", "(4398046511104,)");
+    fs::write(&path, archive(&[("images.npy", &images), ("class_names.npy", &names)])).unwrap();
+    assert!(refusal(read(&path, Format::Npz, None)).contains("fills"));
     // A stored entry that claims four gigabytes.
     let mut bytes = archive(&[("images.npy", &[header("(1, 3, 2, 2)"), vec![1; 12]].concat())]);
     let directory = bytes.windows(4).position(|w| w == b"PK\x01\x02").unwrap();

@@ -5,6 +5,7 @@ mod challenge;
 mod imagefolder;
 mod npz;
 mod parquet;
+mod place;
 mod pt;
 mod webdataset;
 mod zip;
@@ -13,21 +14,22 @@ use std::fs;
 use std::io::{self, BufWriter, Seek, Write};
 use std::path::Path;
 
-use super::Format;
 use image::codecs::png::PngEncoder;
 use image::{ExtendedColorType, ImageEncoder};
 
+pub use place::{check_apart, check_place};
+
+use super::Format;
 use crate::distilled::Listing;
 use crate::error::{AtPath, Result};
 use crate::fs::{folder_of, sync_folder, sync_tree, write_atomic_with};
-use crate::usage;
 
 /// A set's images in its order, each (H, W, 3).
 type Images<'a> = &'a mut dyn Iterator<Item = io::Result<Vec<u8>>>;
 
 /// Writes a set to `path`, which appears complete or not at all. `images` are the listing's in its order, (H, W, 3) each.
 ///
-/// A path that exists is refused, unless `overwrite` is given and it is a file or an earlier export.
+/// A path that exists is refused, unless `overwrite` is given and it is an earlier export.
 pub fn export(
     set: &Listing,
     images: &mut dyn Iterator<Item = Result<Vec<u8>>>,
@@ -50,19 +52,6 @@ pub fn export(
         Format::Webdataset => write_folder(path, |folder| webdataset::write(set, images, folder)),
         Format::Imagefolder => write_folder(path, |folder| imagefolder::write(set, images, folder)),
     }
-}
-
-/// Refuses a place that holds something which writing would destroy.
-fn check_place(path: &Path, format: Format, overwrite: bool) -> Result<()> {
-    if path.exists() && !overwrite {
-        usage!("{} exists; replace it with --overwrite, or choose another place with --to", path.display());
-    }
-    let is_folder = matches!(format, Format::Webdataset | Format::Imagefolder);
-    let card = fs::read_to_string(path.join("README.md")).unwrap_or_default();
-    if path.exists() && (path.is_dir() != is_folder || is_folder && !card.contains("\n- dataset-distillation\n")) {
-        usage!("{} holds something else than an earlier export; choose another place with --to", path.display());
-    }
-    Ok(())
 }
 
 /// A file's content, written bit by bit.

@@ -78,9 +78,10 @@ fn texts_of(mut entry: Entry<'_>) -> std::result::Result<Vec<String>, String> {
 
 /// Checks that an array, whose header took `header` bytes, fills its entry.
 fn check_len(entry: &Entry, header: u64, shape: &[usize], width: usize) -> std::result::Result<(), String> {
-    match header + count(shape)? as u64 * width as u64 {
-        expected if expected == entry.len => Ok(()),
-        expected => Err(format!("an array of shape {shape:?} fills {} bytes, expected {expected}", entry.len)),
+    let values = (count(shape)? as u64).checked_mul(width as u64);
+    match values.and_then(|values| values.checked_add(header)) {
+        Some(expected) if expected == entry.len => Ok(()),
+        _ => Err(format!("an array of shape {shape:?} fills {} bytes, expected {width} for each value", entry.len)),
     }
 }
 

@@ -126,7 +126,7 @@ impl PtFile {
         }
         let mut entry = self.zip.entry(&format!("{}data/{key}", self.prefix))?;
         let width = dtype.width();
-        if entry.len != *stored as u64 * width as u64 {
+        if (*stored as u64).checked_mul(width as u64) != Some(entry.len) {
             return Err(refuse(format!("a tensor has {} bytes, expected {stored} values of {width}", entry.len)));
         }
         let contiguous =
