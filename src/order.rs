@@ -12,7 +12,9 @@ use crate::error::{AtPath, Result};
 /// Appends `artefact`, a path inside `folder`, as the newest.
 pub fn note(folder: &Path, artefact: &Path) -> Result<()> {
     let path = folder.join(".order");
-    let line = format!("{}\n", artefact.display());
+    // A line that a full disk cut off must not swallow this one.
+    let cut = fs::read(&path).is_ok_and(|bytes| bytes.last().is_some_and(|&last| last != b'\n'));
+    let line = format!("{}{}\n", if cut { "\n" } else { "" }, artefact.display());
     let mut file = File::options().create(true).append(true).open(&path).at(&path)?;
     file.write_all(line.as_bytes()).and_then(|()| file.sync_all()).at(&path)
 }

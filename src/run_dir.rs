@@ -34,6 +34,11 @@ impl RunDir {
         self.root.join("meta.json")
     }
 
+    /// The model card of a finished run.
+    pub fn model_card(&self) -> PathBuf {
+        self.root.join("README.md")
+    }
+
     pub fn log(&self) -> PathBuf {
         self.root.join("log.txt")
     }

@@ -12,7 +12,7 @@ use crate::cli::Stage;
 use crate::config::{Config, Layers};
 use crate::data::ImageSet;
 use crate::environment::Environment;
-use crate::error::{AtPath, Result};
+use crate::error::{AtPath, Error, Result};
 use crate::fs::{clear_unfinished, lock, make_folder, write_atomic};
 use crate::progress::Console;
 use crate::run_dir::RunDir;
@@ -29,6 +29,9 @@ struct Meta {
     images: usize,
     classes: usize,
 }
+
+/// What helps where the notes of a run that has begun are lost.
+const REMEDY: &str = "put back a copy, or start again with --overwrite";
 
 /// Makes the run's folder, or checks that it belongs to this configuration; the lock keeps a second process out.
 pub fn prepare(dir: &RunDir, config: &Config, overwrite: bool, stage: Option<Stage>) -> Result<File> {
@@ -55,9 +58,17 @@ pub fn prepare(dir: &RunDir, config: &Config, overwrite: bool, stage: Option<Sta
     Ok(lock)
 }
 
+/// Whether anything of the run has been trained.
+fn has_begun(dir: &RunDir) -> bool {
+    dir.weights("vae").is_file() || dir.stage("vae").join("metrics.jsonl").is_file()
+}
+
 /// Refuses to mix two configurations in one run.
 pub fn check_same(dir: &RunDir, config: &Config) -> Result<()> {
     if !dir.config().is_file() {
+        if has_begun(dir) {
+            fail!("{}: is missing, but this run has begun; {REMEDY}", dir.config().display());
+        }
         return Ok(());
     }
     let before = Layers::written(&dir.config())?.resolve()?;
@@ -81,9 +92,16 @@ pub fn write_meta(resolved: &Resolved, dir: &RunDir, set: &ImageSet, device: &De
         images: set.len(),
         classes: set.classes.len(),
     };
-    let begun = dir.weights("vae").is_file() || dir.stage("vae").join("metrics.jsonl").is_file();
-    let old = fs::read(dir.meta()).ok().and_then(|bytes| serde_json::from_slice::<Meta>(&bytes).ok());
-    if let Some(old) = old.filter(|_| begun) {
+    if has_begun(dir) {
+        let path = dir.meta();
+        let unusable = |e: &dyn std::fmt::Display| {
+            let path = path.display();
+            Error::Failed(format!(
+                "{path}: cannot be read ({e}), so it is not known which images this run has begun on; {REMEDY}"
+            ))
+        };
+        let bytes = fs::read(&path).map_err(|e| unusable(&e))?;
+        let old: Meta = serde_json::from_slice(&bytes).map_err(|e| unusable(&e))?;
         if old.data_sha256 != meta.data_sha256 {
             fail!(
                 "{}: this run was started on other images ({} then, {} now); name the same --data-dir, or another --name",

@@ -12,6 +12,7 @@ use crate::distilled::check_place;
 use crate::error::Result;
 use crate::fail;
 use crate::formats::{Format, Imported, Reading, import};
+use crate::fs::make_folder;
 use crate::order;
 use crate::progress::Console;
 
@@ -36,8 +37,9 @@ pub fn run(args: &ImportArgs, console: &Console) -> Result<()> {
         console.warn(warning);
     }
     if !args.common.dry_run {
+        make_folder(&args.common.out)?;
+        order::note(&args.common.out, &inner)?; // before the set stands, as sampling does
         set.write(&target, args.overwrite)?;
-        order::note(&args.common.out, &inner)?;
     }
     let counts = set.listing().images_per_class();
     let classes = counts.iter().filter(|&&count| count > 0).count();

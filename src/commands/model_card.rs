@@ -50,7 +50,7 @@ pub fn write(run: &RunDir) -> Result<()> {
         steps = config.sampler.steps,
         guidance = config.sampler.guidance,
     );
-    write_atomic(&run.root.join("README.md"), text.as_bytes())
+    write_atomic(&run.model_card(), text.as_bytes())
 }
 
 /// A stage's line of the table.

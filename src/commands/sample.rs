@@ -102,10 +102,10 @@ pub fn sample(run: &RunDir, config: &Config, args: &SampleArgs, console: &Consol
     }
     let drawn = drawing.draw(&batches, console)?;
     let listing = listing(run, config, args, &trained, &named);
-    staging.finish(&listing, &mut drawing.pixels(&batches, console))?;
     if args.to.is_none() {
-        run.note(&target)?;
+        run.note(&target)?; // before the set stands: a line without a set names nothing, a set without a line is not the newest
     }
+    staging.finish(&listing, &mut drawing.pixels(&batches, console))?;
     Ok(Summary {
         distilled: target.display().to_string(),
         images: named.len(),

@@ -52,11 +52,15 @@ pub fn run(args: &TrainArgs, console: &Console) -> Result<()> {
     }
 }
 
-/// Whether there is nothing left to train. A process that was killed at its very end may have left checkpoints: they go.
+/// Whether there is nothing left to train. A process that was killed at its very end may have left checkpoints, which go,
+/// and no model card, which is written.
 pub fn finished_before(dir: &RunDir, training: &Training) -> Result<bool> {
     let finished = dir.is_finished() && !training.overwrite;
     if finished {
         Checkpoint::remove_all(&dir.stage("unet"))?;
+        if !dir.model_card().is_file() {
+            model_card::write(dir)?;
+        }
     }
     Ok(finished)
 }

@@ -39,4 +39,9 @@ impl Metrics {
         self.text += &line;
         self.file.write_all(line.as_bytes()).at(&self.path)
     }
+
+    /// Makes the lines last. While a network trains its checkpoints hold them too.
+    pub fn sync(&self) -> Result<()> {
+        self.file.sync_all().at(&self.path)
+    }
 }

@@ -122,6 +122,7 @@ impl Trainer<'_> {
             self.write(task, &optimizer, &mut state, total, &mut metrics)?;
         }
         drop(bar);
+        metrics.sync()?;
         let images = state.step * self.config.batch_size as u64;
         self.take_best(&state)?;
         let (seconds, loss, best) = (state.seconds, state.loss, state.best);

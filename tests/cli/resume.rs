@@ -143,6 +143,43 @@ fn the_newest_is_the_last_that_was_made_whatever_the_clock_says() {
     assert!(place.json("sample --ipc 2")["distilled"].as_str().unwrap().starts_with("runs/b/"));
 }
 
+#[test]
+fn a_run_goes_on_only_where_its_notes_are_whole_and_a_lost_card_is_written_again() {
+    let place = Place::new();
+    let args = format!("train {} --name one", tiny());
+    place.ok(&args);
+    let path = |file: &str| place.path("runs/one").join(file);
+    let card = fs::read(path("README.md")).unwrap();
+    fs::remove_file(path("README.md")).unwrap();
+    place.fails(2, &args);
+    assert_eq!(fs::read(path("README.md")).unwrap(), card);
+
+    fs::remove_file(path("unet/final.safetensors")).unwrap();
+    for (file, damaged) in [("meta.json", Some("{")), ("meta.json", None), ("config.toml", None)] {
+        let whole = fs::read(path(file)).unwrap();
+        match damaged {
+            Some(text) => fs::write(path(file), text).unwrap(),
+            None => fs::remove_file(path(file)).unwrap(),
+        }
+        let error = place.fails(1, &args);
+        assert!(error.contains(file) && error.contains("--overwrite"), "{error}");
+        fs::write(path(file), whole).unwrap();
+    }
+    place.ok(&args);
+}
+
+#[test]
+fn a_note_that_was_cut_off_does_not_swallow_the_next() {
+    let place = Place::new();
+    for name in ["a", "b"] {
+        place.ok(&format!("train {} --name {name}", tiny()));
+    }
+    fs::write(place.path("runs/.order"), "a\nb\na/distil").unwrap();
+    place.ok("sample --run runs/a --ipc 1 --name last");
+    let order = fs::read_to_string(place.path("runs/.order")).unwrap();
+    assert_eq!(order.lines().last(), Some("a/distilled/last"), "{order}");
+}
+
 /// Starts a command and waits until `folder` holds a checkpoint that was not there before.
 fn started(place: &Place, args: &str, folder: &str, at_least: usize) -> Child {
     let before = newest_step(place, folder);
