@@ -3,6 +3,9 @@
 
 mod readers;
 
+use std::fs;
+use std::path::Path;
+
 use cap::Cap;
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -80,10 +83,16 @@ fn withstands(reader: &Reader) {
     outcome.unwrap_or_else(|problem| panic!("{}: {problem}", reader.name));
 }
 
-/// Good files are read, so what the damage above breaks was whole before.
+/// Good files are read, so what the damage above breaks was whole before. With `FUZZ_CORPUS` set they are written to that
+/// folder, where fuzzing starts from them.
 fn accepts(reader: &Reader) {
-    for seed in (reader.seeds)() {
-        (reader.read)(&seed, tempdir().unwrap().path()).unwrap_or_else(|error| panic!("{}: {error}", reader.name));
+    for (i, seed) in (reader.seeds)().iter().enumerate() {
+        (reader.read)(seed, tempdir().unwrap().path()).unwrap_or_else(|error| panic!("{}: {error}", reader.name));
+        if let Some(corpus) = std::env::var_os("FUZZ_CORPUS") {
+            let folder = Path::new(&corpus).join(reader.name);
+            fs::create_dir_all(&folder).unwrap();
+            fs::write(folder.join(format!("seed{i}")), seed).unwrap();
+        }
     }
 }
 

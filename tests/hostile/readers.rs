@@ -1,5 +1,5 @@
-//! Every parser of the program as a function of a file's bytes, with files that it must accept. They are all that the tests
-//! beside this file know of the parsers.
+//! Every parser of the program as a function of a file's bytes, with files that it must accept. The property tests beside
+//! this file and the fuzz targets in tests/fuzz share them.
 
 use std::fs;
 use std::io::Cursor;
