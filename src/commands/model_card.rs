@@ -6,7 +6,6 @@ use crate::data::Dataset;
 use crate::distilled::rights;
 use crate::error::Result;
 use crate::fs::write_atomic;
-use crate::progress::duration;
 use crate::run_dir::RunDir;
 use crate::stages::{ModelCard, TrainedSummary};
 use crate::train::load_weights;
@@ -28,8 +27,9 @@ pub fn write(run: &RunDir) -> Result<()> {
          ## Data set and license\n\n\
          The train split of {title}{heldout}: {classes} classes. {rights}\n\n\
          ## Training\n\n\
-         | network | parameters | steps | images seen | time |\n| --- | --- | --- | --- | --- |\n{vae}{unet}\n\
-         `config.toml` has every setting, `meta.json` the version, the command, the machine and a hash of the data.\n\n\
+         | network | parameters | steps | images seen |\n| --- | --- | --- | --- |\n{vae}{unet}\n\
+         `config.toml` has every setting, `meta.json` the version, the command, the machine and a hash of the data, \
+         `vae/summary.json` and `unet/summary.json` the times.\n\n\
          ## Sampling\n\n\
          ```sh\ndistill sample --run {root} --ipc 10\n```\n\n\
          Defaults: DDIM, {steps} steps, guidance {guidance}. An image depends on the seed, its class and its number alone. The \
@@ -37,8 +37,8 @@ pub fn write(run: &RunDir) -> Result<()> {
          ## Intended use and limits\n\n\
          For research on dataset distillation: report an accuracy beside its protocol and beside as many random real images. \
          The model knows {classes} classes at {size}x{size} pixels and nothing else. It repeats what its data set holds, \
-         errors and biases too, and may come close to single training images, so it does not make private data public. Not \
-         for decisions about people.\n",
+         errors and biases too, and may come close to single training images: do not publish one that learned private data. \
+         Not for decisions about people.\n",
         name = run.name(),
         version = card.distill,
         size = config.image_size,
@@ -59,6 +59,5 @@ fn row(run: &RunDir, stage: &str) -> Result<String> {
     let weights = load_weights(&run.weights(stage), &Device::Cpu)?;
     let parameters: usize = weights.values().map(|tensor| tensor.elem_count()).sum();
     let name = if stage == "vae" { "VAE" } else { "UNet" };
-    let (steps, images, time) = (summary.steps, summary.images, duration(summary.seconds));
-    Ok(format!("| {name} | {parameters} | {steps} | {images} | {time} |\n"))
+    Ok(format!("| {name} | {parameters} | {} | {} |\n", summary.steps, summary.images))
 }
