@@ -7,7 +7,7 @@ use serde::Serialize;
 use super::{print, to_json};
 use crate::cli::{Common, FetchArgs};
 use crate::data::fetch::{Archive, Patience, fetch};
-use crate::data::{self, Dataset, ImageSet, Split, data_root};
+use crate::data::{self, Dataset, ImageSet, Split, data_root, hub};
 use crate::error::{Error, Result};
 use crate::progress::Console;
 use crate::usage;
@@ -24,14 +24,17 @@ struct Fetched {
 
 pub fn run(args: &FetchArgs, console: &Console) -> Result<()> {
     let (dataset, common) = (&args.dataset, &args.common);
+    if common.offline() {
+        usage!("--offline (or DISTILL_OFFLINE) forbids downloads, and fetch is one; drop it");
+    }
+    if let Dataset::Hub(name) = dataset {
+        return from_hub(name, args, console);
+    }
     let Some(archive) = Archive::of(dataset) else {
         usage!(
             "--dataset {dataset}: there is nothing to fetch; sets with an archive are cifar10, cifar100 and tinyimagenet"
         );
     };
-    if common.offline() {
-        usage!("--offline (or DISTILL_OFFLINE) forbids downloads, and fetch is one; drop it");
-    }
     let size = dataset.own_size().unwrap_or_default();
     let info = || data::info(dataset, size, common.data_dir.as_deref());
     let (info, fetched) = match info() {
@@ -41,12 +44,26 @@ pub fn run(args: &FetchArgs, console: &Console) -> Result<()> {
         }
         found => (found?, false),
     };
-    let result = Fetched { dataset: dataset.clone(), source: info.source.to_string(), fetched };
+    report(Fetched { dataset: dataset.clone(), source: info.source.to_string(), fetched }, common)
+}
+
+/// The same for a set of the hub, of which only what is missing is fetched.
+fn from_hub(name: &str, args: &FetchArgs, console: &Console) -> Result<()> {
+    if args.url.is_some() {
+        usage!("--url: a set of the hub has no single archive; name another hub with the variable HF_ENDPOINT");
+    }
+    console.info(format!("fetching hf:{name} into the hub's cache (HF_HOME)"));
+    hub::fetch(name)?;
+    let (source, ..) = hub::describe(name)?;
+    report(Fetched { dataset: args.dataset.clone(), source, fetched: true }, &args.common)
+}
+
+fn report(result: Fetched, common: &Common) -> Result<()> {
     if common.json {
         return print(&to_json(&result)?);
     }
-    let how = if fetched { "fetched" } else { "was there already" };
-    print(&format!("{dataset}: {} ({how})", result.source))
+    let how = if result.fetched { "fetched" } else { "was there already" };
+    print(&format!("{}: {} ({how})", result.dataset, result.source))
 }
 
 /// Reads a split as [`data::load`] does. A set that is nowhere is fetched first, unless `--offline` forbids it.
@@ -58,6 +75,13 @@ pub fn load(
     console: &Console,
 ) -> Result<ImageSet> {
     let load = || data::load(dataset, split, image_size, common.data_dir.as_deref());
+    if let Dataset::Hub(name) = dataset
+        && !common.offline()
+        && !hub::is_offline()
+    {
+        console.detail(format!("looking for {dataset} on the hub"));
+        hub::fetch(name)?; // of a whole set in the cache, only the list of files is asked for
+    }
     match (load(), Archive::of(dataset)) {
         (Err(Error::NoData(_)), Some(archive)) if !common.offline() => {
             console.info(format!("{} is not there yet: getting it, once (--offline forbids it)", dataset.title()));

@@ -28,6 +28,14 @@ pub(super) fn file(path: &Path) -> Result<RgbImage> {
     })
 }
 
+/// [`file`] for bytes that stand inside the file at `path`.
+#[cfg(feature = "hub")]
+pub(super) fn bytes(bytes: &[u8], path: &Path) -> Result<RgbImage> {
+    decode(std::io::Cursor::new(bytes)).map_err(|problem| {
+        Error::Failed(format!("{}: holds an image that is no readable PNG or JPEG ({problem})", path.display()))
+    })
+}
+
 fn decode(reader: impl BufRead + Seek) -> image::ImageResult<RgbImage> {
     let mut limits = Limits::default();
     limits.max_image_width = Some(MAX_SIDE);

@@ -4,6 +4,11 @@ pub mod cifar;
 mod dataset;
 mod decode;
 pub mod fetch;
+#[cfg(feature = "hub")]
+pub mod hub;
+#[cfg(not(feature = "hub"))]
+#[path = "hub_absent.rs"]
+pub mod hub;
 pub mod image_folder;
 pub mod parquet;
 pub mod shapes;

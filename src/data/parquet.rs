@@ -55,25 +55,33 @@ impl ParquetImages {
         names.iter().map(|name| name.as_str().map(str::to_string)).collect()
     }
 
+    /// Every label, in the file's order; no image is read.
+    pub fn labels(&self) -> Result<Vec<i64>> {
+        let mut labels = Vec::new();
+        self.each(&[&self.label], |row| {
+            labels.push(self.label_value(row)?);
+            Some(Ok(()))
+        })?;
+        Ok(labels)
+    }
+
     /// Calls `row` with each image's encoded bytes (PNG, JPEG) and its label, in the file's order.
     pub fn for_each(&self, mut row: impl FnMut(&[u8], i64) -> Result<()>) -> Result<()> {
+        self.each(&[&self.image, &self.label], |found| Some(row(self.image_bytes(found)?, self.label_value(found)?)))
+    }
+
+    /// Calls `row` with those columns of each row; `None` from it means that one of them is empty.
+    fn each(&self, columns: &[&str], mut row: impl FnMut(&Row) -> Option<Result<()>>) -> Result<()> {
         let schema = self.reader.metadata().file_metadata().schema();
-        let wanted =
-            schema.get_fields().iter().filter(|column| [&self.image, &self.label].contains(&&column.name().into()));
+        let wanted = schema.get_fields().iter().filter(|column| columns.contains(&column.name()));
         let projection = Type::group_type_builder(schema.name()).with_fields(wanted.cloned().collect()).build();
-        let rows = guarded(&self.path, || self.reader.get_row_iter(Some(projection?)))?;
-        let mut rows = rows.enumerate();
+        let mut rows = guarded(&self.path, || self.reader.get_row_iter(Some(projection?)))?.enumerate();
         while let Some((i, found)) = guarded(&self.path, || Ok(rows.next()))? {
             let found = found.map_err(|e| unreadable(&self.path, &e))?;
-            let (Some(bytes), Some(label)) = (self.image_bytes(&found), self.label_value(&found)) else {
-                fail!(
-                    "{}, row {i}: expected an image's bytes in {} and a whole number in {}, one of them is empty",
-                    self.path.display(),
-                    self.image,
-                    self.label
-                );
-            };
-            row(bytes, label)?;
+            match row(&found) {
+                Some(done) => done?,
+                None => fail!("{}, row {i}: {} is empty; remove the row", self.path.display(), columns.join(" or ")),
+            }
         }
         Ok(())
     }

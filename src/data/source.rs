@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::image_folder::ImageFolder;
-use super::{Dataset, ImageSet, cifar, shapes, tiny_imagenet};
+use super::{Dataset, ImageSet, cifar, hub, shapes, tiny_imagenet};
 use crate::error::Result;
 use crate::usage;
 
@@ -47,7 +47,7 @@ pub fn load(dataset: &Dataset, split: Split, image_size: usize, data_dir: Option
         Dataset::Cifar100 => cifar::CIFAR100.find(&data_root(data_dir)?)?.load(split),
         Dataset::TinyImageNet => tiny_imagenet::Folder::find(&data_root(data_dir)?)?.load(split),
         Dataset::Folder(root) => ImageFolder::open(root)?.load(split, image_size),
-        Dataset::Hub(_) => usage!("{dataset}: this build does not read such a set"),
+        Dataset::Hub(name) => hub::load(name, split, image_size),
     }
 }
 

@@ -8,9 +8,9 @@ use serde::Serialize;
 use sha2::{Digest, Sha256};
 
 use super::image_folder::ImageFolder;
-use super::{Class, Dataset, ImageSet, Normalization, Split, cifar, data_root, load, shapes, tiny_imagenet};
+use super::{Class, Dataset, ImageSet, Normalization, Split, cifar, data_root, hub, load, shapes, tiny_imagenet};
 use crate::error::Result;
-use crate::{interrupt, usage};
+use crate::interrupt;
 
 /// A data set as found, without reading its images.
 #[derive(Clone, Debug, Serialize)]
@@ -82,7 +82,11 @@ pub fn info(dataset: &Dataset, image_size: usize, data_dir: Option<&Path>) -> Re
             let images = Split::ALL.map(|split| folder.count(split));
             (root.display().to_string(), folder.classes, images)
         }
-        Dataset::Hub(_) => usage!("{dataset}: this build does not read such a set"),
+        Dataset::Hub(name) => {
+            let (source, classes, images, note) = hub::describe(name)?;
+            notes.push(note);
+            (source, classes, images)
+        }
     };
     let official = dataset.official_counts();
     let of_split = official.map(|(_, train, test)| [train, test]);
