@@ -24,7 +24,7 @@ pub enum DataAction {
 
 #[derive(Args, Clone, Debug)]
 pub struct FetchArgs {
-    /// cifar10, cifar100 or tinyimagenet
+    /// cifar10, cifar100, tinyimagenet or hf:OWNER/NAME
     #[arg(long, value_name = "NAME", value_parser = datasets(), hide_possible_values = true)]
     pub dataset: Dataset,
     /// Address of the archive [default: under $DISTILL_MIRROR if that is set, else its authors' site]
@@ -36,10 +36,10 @@ pub struct FetchArgs {
 
 #[derive(Args, Clone, Debug)]
 pub struct DataActionArgs {
-    /// shapes (built in), cifar10, cifar100, tinyimagenet or folder:PATH
+    /// shapes (built in), cifar10, cifar100, tinyimagenet, folder:PATH or hf:OWNER/NAME
     #[arg(long, value_name = "NAME", value_parser = datasets(), hide_possible_values = true)]
     pub dataset: Dataset,
-    /// Height and width that a folder's images are resized and cropped to [default: 64]
+    /// Height and width that images of a folder or the hub are cropped and resized to [default: 64]
     #[arg(long, value_name = "PIXELS", value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub image_size: Option<u16>,
     #[command(flatten)]

@@ -11,7 +11,8 @@ use crate::data::Dataset;
 /// Options of training.
 #[derive(Args, Clone, Debug)]
 pub struct Training {
-    /// shapes (built in), cifar10, cifar100, tinyimagenet or folder:PATH [default: the configuration's, else shapes]
+    /// shapes (built in), cifar10, cifar100, tinyimagenet, folder:PATH or hf:OWNER/NAME
+    /// [default: the configuration's, else shapes]
     #[arg(long, value_name = "NAME", value_parser = datasets(), hide_possible_values = true)]
     pub dataset: Option<Dataset>,
     /// Train for about this long, for example 30m: the first steps are timed, then the number of steps is fixed
