@@ -61,7 +61,8 @@ pub trait AtPath<T> {
 
 impl<T> AtPath<T> for std::io::Result<T> {
     fn at(self, path: &Path) -> Result<T> {
-        self.map_err(|source| Error::Io { path: path.to_path_buf(), source })
+        // An error of our own that travelled inside of an I/O error is told as it was.
+        self.map_err(|source| source.downcast().unwrap_or_else(|source| Error::Io { path: path.to_path_buf(), source }))
     }
 }
 

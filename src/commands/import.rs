@@ -7,9 +7,9 @@ use serde_json::json;
 use super::resolve::check_name;
 use super::{print, to_json};
 use crate::cli::ImportArgs;
-use crate::data;
+use crate::data::{self, Dataset};
 use crate::distilled::check_place;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::fail;
 use crate::formats::{Format, Imported, Reading, import};
 use crate::fs::make_folder;
@@ -23,15 +23,26 @@ pub fn run(args: &ImportArgs, console: &Console) -> Result<()> {
     }
     let format = args.format.map_or_else(|| Format::guess(path), Ok)?;
     let name = match &args.name {
-        Some(name) => name.clone(),
-        None => path.file_stem().map_or_else(|| "imported".into(), |stem| stem.to_string_lossy().into_owned()),
+        Some(name) => {
+            check_name("--name", name)?;
+            name.clone()
+        }
+        None => {
+            let stem = path.file_stem().map_or_else(|| "imported".into(), |stem| stem.to_string_lossy().into_owned());
+            check_name("without --name, the set is called as its file", &stem)?;
+            stem
+        }
     };
-    check_name(&name)?;
     let inner = Path::new("distilled").join(name);
     let target = args.common.out.join(&inner);
     check_place(&target, args.overwrite)?; // now, not after reading it all
     let reading = Reading { dataset: args.dataset.clone(), format, pixels: args.pixels, labels: args.labels.clone() };
-    let known = |size| data::info(&args.dataset, size, args.common.data_dir.as_deref()).ok().map(|info| info.classes);
+    let known = |size| match data::info(&args.dataset, size, args.common.data_dir.as_deref()) {
+        Ok(info) => Ok(Some(info.classes)),
+        Err(Error::NoData(_)) => Ok(None),
+        Err(_) if matches!(args.dataset, Dataset::Hub(_)) => Ok(None), // no build reads one
+        Err(damaged) => Err(damaged),
+    };
     let Imported { set, warnings } = import(path, &reading, known)?;
     for warning in &warnings {
         console.warn(warning);

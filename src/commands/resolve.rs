@@ -78,7 +78,7 @@ fn dataset_of_file(path: Option<&Path>) -> Result<Dataset> {
 pub fn run_dir(resolved: &Resolved, training: &Training, common: &Common) -> Result<RunDir> {
     let name = match &training.name {
         Some(name) => {
-            check_name(name)?;
+            check_name("--name", name)?;
             name.clone()
         }
         None => format!("{}-{}", resolved.preset, fingerprint(&resolved.config)),
@@ -98,13 +98,16 @@ fn fingerprint(config: &Config) -> String {
 /// Bytes of a name: file systems take up to 255, and results add some words to the name of a set.
 const LONGEST: usize = 150;
 
-/// Refuses a `--name` that is no name of one folder.
-pub fn check_name(name: &str) -> Result<()> {
-    if name.is_empty() || name.contains(['/', '\\', '\0']) || name.starts_with('.') {
-        usage!("--name {name}: expected a folder name without / or a leading dot; use --out for the place");
+/// Refuses a name that is no name of one folder; `origin` says where it comes from, mostly "--name".
+pub fn check_name(origin: &str, name: &str) -> Result<()> {
+    if name.is_empty() || name.contains(['/', '\\']) || name.contains(char::is_control) || name.starts_with('.') {
+        usage!(
+            "{origin} {name:?}: expected a folder name without /, a leading dot or control characters; choose another \
+             --name, and use --out for the place"
+        );
     }
     if name.len() > LONGEST {
-        usage!("--name {name}: has {} bytes, expected at most {LONGEST}; choose a shorter one", name.len());
+        usage!("{origin} {name}: has {} bytes, expected at most {LONGEST}; choose a shorter --name", name.len());
     }
     Ok(())
 }

@@ -14,6 +14,7 @@ use super::{print, to_json};
 use crate::cli::RunsArgs;
 use crate::error::{AtPath, Error, Result};
 use crate::fs::is_locked;
+use crate::interrupt;
 use crate::progress::duration;
 use crate::run_dir::RunDir;
 
@@ -63,7 +64,10 @@ struct Accuracy {
 }
 
 pub fn run(args: &RunsArgs) -> Result<()> {
-    let mut runs: Vec<Listed> = RunDir::all(&args.out)?.par_iter().map(listed).collect();
+    let mut runs: Vec<Listed> = RunDir::all(&args.out)?
+        .par_iter()
+        .map(|run| interrupt::check().map(|()| listed(run)))
+        .collect::<Result<_>>()?;
     runs.sort_by_key(|run| run.age_seconds);
     if args.json {
         return print(&to_json(&runs)?);

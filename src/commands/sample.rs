@@ -215,7 +215,7 @@ fn sets_of(run: &RunDir, args: &SampleArgs) -> PathBuf {
 /// The folder of a set: its settings, in words.
 fn set_name(args: &SampleArgs, config: &Config, seed: u64, chosen: &[u32], all: usize) -> Result<PathBuf> {
     if let Some(name) = &args.name {
-        check_name(name)?;
+        check_name("--name", name)?;
         return Ok(name.into());
     }
     let sampler = &config.sampler;

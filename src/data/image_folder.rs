@@ -8,7 +8,7 @@ use std::sync::Arc;
 use rayon::prelude::*;
 
 use super::{Class, ImageSet, Split, decode, tenth, zeros};
-use crate::error::{AtPath, Result};
+use crate::error::{AtPath, Error, Result};
 use crate::{fail, interrupt};
 
 /// Names of the part that tests, the first one that is there.
@@ -35,7 +35,10 @@ impl ImageFolder {
     /// part, a stratified tenth of the images is the test split. All files below a class's folder belong to it.
     pub fn open(root: &Path) -> Result<ImageFolder> {
         if !root.is_dir() {
-            fail!("{} is not a folder; name a folder of images with --dataset folder:PATH", root.display());
+            return Err(Error::NoData(format!(
+                "{} is not a folder; name a folder of images with --dataset folder:PATH",
+                root.display()
+            )));
         }
         let mut skipped = Skipped::default();
         let train_part = root.join("train");

@@ -1,4 +1,4 @@
-//! The place of a distilled folder: the set is built in a folder beside it, synced, then renamed into it.
+//! The place of a distilled folder, or of an exported one: it is built in a folder beside it, synced, then renamed into it.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -26,13 +26,18 @@ impl Staging {
     /// A target that holds anything is refused, unless `overwrite` is given and it is a distilled folder: that one is moved
     /// aside, and only removed when the new one stands in its place.
     pub fn open(target: &Path, overwrite: bool) -> Result<Self> {
+        Self::checked(target, &|| check_place(target, overwrite))
+    }
+
+    /// As [`Staging::open`] for a folder of another kind: `check` refuses a target that must stay.
+    pub fn checked(target: &Path, check: &dyn Fn() -> Result<()>) -> Result<Self> {
         let Some(name) = target.file_name() else { usage!("{}: expected a folder's name", target.display()) };
         let mut partial = std::ffi::OsString::from(".partial-");
         partial.push(name);
         let parent = folder_of(target);
         let folder = parent.join(partial);
         if !folder.exists() {
-            check_place(target, overwrite)?; // before anything is made
+            check()?; // before anything is made
         }
         let refused = |e: std::io::Error| {
             Error::Failed(format!(
@@ -46,7 +51,7 @@ impl Staging {
         if staging.old().exists() && !target.exists() {
             fs::rename(staging.old(), target).at(target)?; // a crash came between the two renames
         }
-        check_place(target, overwrite)?;
+        check()?;
         Ok(staging)
     }
 
@@ -59,10 +64,15 @@ impl Staging {
     /// Writes the set, which appears in its place complete or not at all. `chunks` give the listing's images in its order,
     /// some at a time: (n, H, W, 3).
     pub fn finish(self, listing: &Listing, chunks: &mut dyn Iterator<Item = Result<Vec<u8>>>) -> Result<()> {
+        self.fill(|set| write_files(set, listing, chunks))
+    }
+
+    /// Puts a folder in its place that `content` writes, complete or not at all.
+    pub fn fill(self, content: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
         let set = self.folder.join("set");
         remove(&set)?;
         fs::create_dir(&set).at(&set)?;
-        if let Err(error) = write_files(&set, listing, chunks).and_then(|()| sync_tree(&set)) {
+        if let Err(error) = content(&set).and_then(|()| sync_tree(&set)) {
             let _ = remove(&set); // room for what may have filled the disk; the first error is the one to tell
             return Err(error);
         }

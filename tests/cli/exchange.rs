@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 
 use super::{Place, tiny};
 
@@ -88,4 +90,54 @@ fn exports_replace_nothing_but_exports() {
     place.ok(export);
     assert!(place.fails(2, &format!("{export} --dry-run")).contains("--overwrite"));
     place.ok(&format!("{export} --overwrite"));
+}
+
+/// A folder of one black picture, `pictures/a/0.png`.
+fn picture(place: &Place, size: u32) -> PathBuf {
+    let path = place.path("pictures/a/0.png");
+    fs::create_dir_all(path.parent().unwrap()).unwrap();
+    image::RgbImage::new(size, size).save(&path).unwrap();
+    path
+}
+
+#[test]
+fn imports_need_a_sound_data_set_and_a_plain_name() {
+    let place = Place::new();
+    picture(&place, 64);
+    fs::create_dir_all(place.path("data/tiny-imagenet-200")).unwrap();
+    fs::write(place.path("data/tiny-imagenet-200/wnids.txt"), "n01443537\n").unwrap();
+    fs::rename(place.path("pictures"), place.path(". x")).unwrap();
+    picture(&place, 64);
+    for (code, args, words) in [
+        (1, "pictures --dataset shapes", "is 64x64, expected 32x32"),
+        (1, "pictures --dataset tinyimagenet --data-dir data", "words.txt is missing"),
+        (1, "pictures --dataset tinyimagenet --data-dir nowhere", "1 classes, but tinyimagenet has 200"),
+        (2, "pictures --dataset tinyimagenet --name a\u{1b}[2J", "control characters"),
+    ] {
+        let error = place.fails(code, &format!("import {args}"));
+        assert!(error.contains(words) && !error.contains('\u{1b}'), "{words:?} is not in: {error}");
+    }
+    let output = place.command("import --dataset shapes").arg(". x").output().unwrap();
+    let error = String::from_utf8(output.stderr).unwrap();
+    assert!(output.status.code() == Some(2) && error.contains("called as its file"), "{error}");
+}
+
+/// The first picture is a pipe: what reads it waits until the signal has come.
+#[cfg(unix)]
+#[test]
+fn a_signal_ends_an_import_at_the_next_image() {
+    let place = Place::new();
+    let path = picture(&place, 32);
+    let png = fs::read(&path).unwrap();
+    fs::rename(&path, path.with_file_name("1.png")).unwrap();
+    assert!(Command::new("mkfifo").arg(&path).status().unwrap().success());
+    let mut child = place.command("import pictures --dataset shapes --name it").stderr(Stdio::piped()).spawn().unwrap();
+    let mut pipe = fs::File::options().write(true).open(&path).unwrap(); // waits for the reader
+    assert!(Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap().success());
+    let mut said = BufReader::new(child.stderr.take().unwrap()).lines();
+    assert!(said.any(|line| line.unwrap().contains("stopping")));
+    pipe.write_all(&png).unwrap();
+    drop(pipe);
+    assert_eq!(child.wait().unwrap().code(), Some(130));
+    assert!(!place.path("runs/distilled/it").exists());
 }

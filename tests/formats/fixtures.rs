@@ -24,7 +24,7 @@ fn a_tensor_with_its_labels_beside_it_or_named() {
     assert_eq!((beside.images.pixels, beside.images.labels), (pixels(0..6), LABELS.to_vec()));
     let mut reading = reading(Format::Pt, Some(Pixels::Normalized));
     reading.labels = Some(fixture("labels_best.pt"));
-    let named = import(&fixture("normalized.pt"), &reading, |_| Some(classes())).unwrap();
+    let named = import(&fixture("normalized.pt"), &reading, |_| Ok(Some(classes()))).unwrap();
     assert_eq!((named.set.images.pixels, named.set.images.labels), (pixels(0..6), LABELS.to_vec()));
     assert!(named.warnings[0].contains("names no classes"), "{:?}", named.warnings);
 }
@@ -79,14 +79,14 @@ fn folders_named_by_class_name_id_or_number() {
 fn labels_follow_the_names_of_their_classes() {
     let mut other = classes();
     other.rotate_left(1); // crane, été, blue jay
-    let back = import(&fixture("compressed.npz"), &reading(Format::Npz, None), |_| Some(other.clone())).unwrap();
+    let back = import(&fixture("compressed.npz"), &reading(Format::Npz, None), |_| Ok(Some(other.clone()))).unwrap();
     assert_eq!(*back.set.images.classes, other);
     assert_eq!(back.set.images.labels, [0, 0, 1, 1, 2, 2]);
     assert_eq!(back.set.images.pixels, [pixels(2..6), pixels(0..2)].concat());
     assert!(back.warnings[0].contains("matched by name"), "{:?}", back.warnings);
 
     other[0] = Class { name: "heron".into(), id: "n02".into() };
-    let unknown = refusal(import(&fixture("compressed.npz"), &reading(Format::Npz, None), |_| Some(other)));
+    let unknown = refusal(import(&fixture("compressed.npz"), &reading(Format::Npz, None), |_| Ok(Some(other))));
     assert!(unknown.contains("\"crane\"") && unknown.contains("right data set"), "{unknown}");
 }
 
@@ -110,6 +110,6 @@ fn what_cannot_be_as_said_is_refused() {
 
 #[test]
 fn a_bare_tensor_needs_a_class_list_from_somewhere() {
-    let message = refusal(import(&fixture("images_best.pt"), &reading(Format::Pt, Some(Pixels::Unit)), |_| None));
+    let message = refusal(import(&fixture("images_best.pt"), &reading(Format::Pt, Some(Pixels::Unit)), |_| Ok(None)));
     assert!(message.contains("names no classes"), "{message}");
 }

@@ -47,7 +47,7 @@ fn export(set: &DistilledSet, format: Format, path: &Path, overwrite: bool) -> R
 
 /// Imports with the data set at hand.
 fn read(path: &Path, format: Format, pixels: Option<Pixels>) -> Result<Imported> {
-    import(path, &reading(format, pixels), |_| Some(classes()))
+    import(path, &reading(format, pixels), |_| Ok(Some(classes())))
 }
 
 fn fixture(name: &str) -> PathBuf {

@@ -3,7 +3,8 @@
 use std::fs::{self, File};
 use std::path::Path;
 
-use distill::formats::{Format, import};
+use distill::error::Error;
+use distill::formats::{self, Format, import};
 use zip::{DateTime, ZipArchive};
 
 use super::{assert_says, classes, export, read, reading, set};
@@ -24,7 +25,7 @@ fn what_is_exported_comes_back() {
             }
             let back = import(&path, &reading(Format::guess(&path).unwrap(), None), |size| {
                 assert_eq!(size, 4);
-                known
+                Ok(known)
             });
             let back = back.unwrap().set;
             assert_eq!(back.images.pixels, set.images.pixels, "{format:?}");
@@ -90,6 +91,26 @@ fn what_exists_is_kept_unless_told() {
         export(&set(count), Format::Imagefolder, &path, true).unwrap();
         assert_eq!(fs::read_dir(path.join("train/000_blue_jay")).unwrap().count(), count);
     }
+}
+
+#[test]
+fn an_export_that_was_killed_or_stopped_leaves_nothing_behind() {
+    let root = tempfile::tempdir().unwrap();
+    let path = root.path().join("folder");
+    let half = root.path().join(".partial-folder/set/train");
+    for format in [Format::Imagefolder, Format::Webdataset, Format::Npz, Format::Parquet] {
+        let set = set(2);
+        let stopped =
+            &mut (0..6).map(|i| if i < 3 { Ok(set.images.image(i).to_vec()) } else { Err(Error::Interrupted) });
+        let error = formats::export(&set.listing(), stopped, format, &path, false).unwrap_err();
+        assert!(matches!(error, Error::Interrupted), "{format:?}: {error}");
+        assert_eq!(fs::read_dir(root.path()).unwrap().count(), 0, "{format:?}");
+    }
+    fs::create_dir_all(&half).unwrap();
+    fs::write(half.join("half.png"), "half").unwrap();
+    export(&set(1), Format::Imagefolder, &path, false).unwrap();
+    assert_eq!(fs::read_dir(root.path()).unwrap().count(), 1);
+    assert!(!path.join("train/half.png").exists());
 }
 
 /// The bytes of a file, or of every file below a folder in order of their names.

@@ -202,7 +202,7 @@ fn webdataset_files() -> Vec<Vec<u8>> {
 fn imported(bytes: &[u8], path: &Path, format: Format) -> Result<()> {
     fs::write(path, bytes).unwrap();
     let dataset: Dataset = "folder:/birds".parse().unwrap();
-    let read = |pixels| import(path, &Reading { dataset: dataset.clone(), format, pixels, labels: None }, |_| None);
+    let read = |pixels| import(path, &Reading { dataset: dataset.clone(), format, pixels, labels: None }, |_| Ok(None));
     let set = read(None).or_else(|_| read(Some(Pixels::Unit)))?.set;
     consistent(&set.images);
     Ok(())

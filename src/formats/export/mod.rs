@@ -20,9 +20,10 @@ use image::{ExtendedColorType, ImageEncoder};
 pub use place::{check_apart, check_place};
 
 use super::Format;
-use crate::distilled::Listing;
+use crate::distilled::{Listing, Staging};
 use crate::error::{AtPath, Result};
-use crate::fs::{folder_of, sync_folder, sync_tree, write_atomic_with};
+use crate::fs::{folder_of, write_atomic_with};
+use crate::interrupt;
 
 /// A set's images in its order, each (H, W, 3).
 type Images<'a> = &'a mut dyn Iterator<Item = io::Result<Vec<u8>>>;
@@ -37,20 +38,21 @@ pub fn export(
     path: &Path,
     overwrite: bool,
 ) -> Result<()> {
-    check_place(path, format, overwrite)?;
+    let check = || check_place(path, format, overwrite);
+    check()?;
     if format == Format::Challenge {
         challenge::check(set)?;
     }
     let parent = folder_of(path);
     fs::create_dir_all(parent).at(parent)?;
-    let images: Images = &mut images.map(|image| image.map_err(io::Error::other));
+    let images: Images = &mut images.map(|image| interrupt::check().and(image).map_err(io::Error::other));
     match format {
         Format::Pt => write_file(path, |out| pt::write(set, images, out)),
         Format::Npz => write_file(path, |out| npz::write(set, images, out)),
         Format::Parquet => write_file(path, |out| parquet::write(set, images, out)),
         Format::Challenge => write_file(path, |out| challenge::write(set, images, out)),
-        Format::Webdataset => write_folder(path, |folder| webdataset::write(set, images, folder)),
-        Format::Imagefolder => write_folder(path, |folder| imagefolder::write(set, images, folder)),
+        Format::Webdataset => write_folder(path, &check, |folder| webdataset::write(set, images, folder)),
+        Format::Imagefolder => write_folder(path, &check, |folder| imagefolder::write(set, images, folder)),
     }
 }
 
@@ -66,24 +68,13 @@ fn write_file(path: &Path, content: impl FnOnce(&mut dyn Sink) -> io::Result<()>
     })
 }
 
-/// Fills a folder beside `path`, then puts it there; what was there goes with the folder that was filled.
-fn write_folder(path: &Path, content: impl FnOnce(&Path) -> io::Result<()>) -> Result<()> {
-    let parent = folder_of(path);
-    let staging = tempfile::Builder::new().prefix(".export-").tempdir_in(parent).at(parent)?;
-    let (new, old) = (staging.path().join("new"), staging.path().join("old"));
-    fs::create_dir(&new).at(&new)?;
-    content(&new).at(path)?;
-    sync_tree(&new)?;
-    if path.exists() {
-        fs::rename(path, &old).at(path)?;
-    }
-    if let Err(error) = fs::rename(&new, path) {
-        if old.exists() {
-            fs::rename(&old, path).at(path)?;
-        }
-        return Err(error).at(path);
-    }
-    sync_folder(parent)
+/// Fills a folder beside `path`, then puts it there.
+fn write_folder(
+    path: &Path,
+    check: &dyn Fn() -> Result<()>,
+    content: impl FnOnce(&Path) -> io::Result<()>,
+) -> Result<()> {
+    Staging::checked(path, check)?.fill(|folder| content(folder).at(path))
 }
 
 /// An image (H, W, 3) as (3, H, W).

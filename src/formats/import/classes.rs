@@ -8,7 +8,7 @@ use std::sync::Arc;
 use super::super::unique_names;
 use super::Found;
 use super::tensor::in_file;
-use crate::data::{Class, ImageSet};
+use crate::data::{Class, Dataset, ImageSet};
 use crate::distilled::FileNames;
 use crate::error::Result;
 
@@ -16,7 +16,13 @@ use crate::error::Result;
 const MOST_CLASSES: usize = 1 << 16;
 
 /// The images under the labels of `known`, the data set's own classes; under the file's own where those are not at hand.
-pub fn label(found: Found, known: Option<Vec<Class>>, path: &Path, warnings: &mut Vec<String>) -> Result<ImageSet> {
+pub fn label(
+    found: Found,
+    known: Option<Vec<Class>>,
+    dataset: &Dataset,
+    path: &Path,
+    warnings: &mut Vec<String>,
+) -> Result<ImageSet> {
     let n = found.images.pixels.len() / (3 * found.images.size * found.images.size);
     let refuse = in_file(path);
     let (classes, map) = match (found.classes, known) {
@@ -30,6 +36,13 @@ pub fn label(found: Found, known: Option<Vec<Class>>, path: &Path, warnings: &mu
         (Some(named), None) => {
             warnings.push("the data set is not at hand, so the file's class list was taken as it is".into());
             let map = identity(named.len());
+            if let Some((official, ..)) = dataset.official_counts().filter(|&(count, ..)| count != named.len()) {
+                return Err(refuse(format!(
+                    "it names {} classes, but {dataset} has {official}; is this the right data set? A part of it must lie \
+                     where `distill data info` finds it",
+                    named.len()
+                )));
+            }
             if !named.keys().eq(map.keys()) {
                 return Err(refuse("it names some of its classes only, and the data set was not found".into()));
             }

@@ -22,11 +22,11 @@ struct Line {
 
 /// Reads the folders in order of their names, which gives the labels; the manifest, where there is one, gives the classes'
 /// own names, else they are called as their folders.
-pub fn read(path: &Path) -> Result<Found> {
+pub fn read(path: &Path, own_size: Option<usize>) -> Result<Found> {
     let train = path.join("train");
     let root = if train.is_dir() { train } else { path.to_path_buf() };
     let mut named = manifest(&path.join("manifest.jsonl"))?;
-    let (mut images, mut labels, mut classes) = (Gathered::default(), Vec::new(), BTreeMap::new());
+    let (mut images, mut labels, mut classes) = (Gathered::new(own_size), Vec::new(), BTreeMap::new());
     for folder in sorted(&root)?.into_iter().filter(|inside| inside.is_dir()) {
         let name = folder.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let label = classes.len() as i64;

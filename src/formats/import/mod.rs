@@ -23,7 +23,7 @@ use super::Format;
 use crate::data::{Class, Dataset, Normalization};
 use crate::distilled::{DistilledSet, Provenance};
 use crate::error::{AtPath, Result};
-use crate::{fail, usage};
+use crate::{fail, interrupt, usage};
 use tensor::Images;
 
 /// What tensors and arrays are called in files, ours first.
@@ -60,17 +60,24 @@ pub struct Imported {
 }
 
 /// Reads the set at `path`. `known` gives the data set's own classes, for images of a size, where it is at hand.
-pub fn import(path: &Path, reading: &Reading, known: impl FnOnce(usize) -> Option<Vec<Class>>) -> Result<Imported> {
+pub fn import(
+    path: &Path,
+    reading: &Reading,
+    known: impl FnOnce(usize) -> Result<Option<Vec<Class>>>,
+) -> Result<Imported> {
     if reading.labels.is_some() && !matches!(reading.format, Format::Pt | Format::Challenge) {
         usage!("--labels: only PyTorch files have their labels in another file");
     }
+    let own_size = reading.dataset.own_size();
     let found = match reading.format {
-        Format::Pt | Format::Challenge => pt::read(path, reading)?,
-        Format::Npz => npz::read(path, reading)?,
-        Format::Parquet => parquet::read(path)?,
-        Format::Webdataset => webdataset::read(path)?,
-        Format::Imagefolder => imagefolder::read(path)?,
+        Format::Pt | Format::Challenge => pt::read(path, reading),
+        Format::Npz => npz::read(path, reading),
+        Format::Parquet => parquet::read(path, own_size),
+        Format::Webdataset => webdataset::read(path, own_size),
+        Format::Imagefolder => imagefolder::read(path, own_size),
     };
+    interrupt::check()?; // before the error of a reader that a signal ended
+    let found = found?;
     let size = found.images.size;
     reading.dataset.check_size(size)?;
     let mut warnings = Vec::new();
@@ -80,7 +87,7 @@ pub fn import(path: &Path, reading: &Reading, known: impl FnOnce(usize) -> Optio
             100.0 * found.images.clamped
         ));
     }
-    let images = classes::label(found, known(size), path, &mut warnings)?;
+    let images = classes::label(found, known(size)?, &reading.dataset, path, &mut warnings)?;
     let mut indices = vec![0; images.len()];
     for of_class in images.by_class() {
         for (index, i) in of_class.into_iter().enumerate() {

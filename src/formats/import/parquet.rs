@@ -8,8 +8,8 @@ use super::{Found, classes_of, files_of};
 use crate::data::parquet::ParquetImages;
 use crate::error::{Error, Result};
 
-pub fn read(path: &Path) -> Result<Found> {
-    let (mut images, mut labels, mut names) = (Gathered::default(), Vec::new(), None);
+pub fn read(path: &Path, own_size: Option<usize>) -> Result<Found> {
+    let (mut images, mut labels, mut names) = (Gathered::new(own_size), Vec::new(), None);
     for file in files_of(path, "parquet")? {
         let rows = ParquetImages::open(&file)?;
         names = names.or_else(|| rows.class_names());

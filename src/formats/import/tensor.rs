@@ -8,6 +8,7 @@ use half::{bf16, f16};
 
 use crate::data::Normalization;
 use crate::error::Error;
+use crate::interrupt;
 
 /// A type of values, little-endian.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -121,6 +122,9 @@ pub fn images(
     let mut values = Values::new(meaning, normalization);
     let mut pixels = Vec::new(); // grows as images arrive: a header may promise more than there is
     for _ in 0..n {
+        if interrupt::requested() {
+            return Err("the images were not read".into()); // `import` tells why
+        }
         read_exactly(&mut tensor.data, &mut bytes)?;
         let value = |at: usize| tensor.dtype.value(&bytes[at * width..]);
         for i in 0..plane {

@@ -27,7 +27,6 @@ struct About {
     class_id: String,
 }
 
-#[derive(Default)]
 struct Samples {
     images: Gathered,
     labels: Vec<i64>,
@@ -42,8 +41,8 @@ struct Sample {
 }
 
 /// Reads an archive, or all of a folder in order of their names.
-pub fn read(path: &Path) -> Result<Found> {
-    let mut samples = Samples::default();
+pub fn read(path: &Path, own_size: Option<usize>) -> Result<Found> {
+    let mut samples = Samples { images: Gathered::new(own_size), labels: Vec::new(), classes: BTreeMap::new() };
     for file in files_of(path, "tar")? {
         let refuse = in_file(&file);
         let mut archive = Archive::new(BufReader::new(File::open(&file).at(&file)?));
