@@ -31,7 +31,7 @@ pub fn sha256_file(path: &Path) -> Result<String> {
 
 /// An error if the file at `path` is missing or has another hash than `expected`, which stands in the file `source`.
 pub fn check_file(path: &Path, expected: &str, source: &Path) -> Result<()> {
-    if !path.exists() {
+    if !path.try_exists().at(path)? {
         fail!("{}: is missing", path.display());
     }
     if sha256_file(path)? != expected {

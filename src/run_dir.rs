@@ -84,9 +84,10 @@ impl RunDir {
     /// Notes that `artefact`, this run or a set in it, is now the newest under the folder of all runs.
     pub fn note(&self, artefact: &Path) -> Result<()> {
         let inner = artefact.strip_prefix(&self.root).unwrap_or(artefact);
+        let real = RunDir::new(self.root.canonicalize().at(&self.root)?); // `.` and links have another name and parent
         // By components: joined to the run's name, an empty path would add a slash.
-        let named: PathBuf = Path::new(&self.name()).components().chain(inner.components()).collect();
-        order::note(folder_of(&self.root), &named)
+        let named: PathBuf = Path::new(&real.name()).components().chain(inner.components()).collect();
+        order::note(folder_of(&real.root), &named)
     }
 
     /// The runs under `out` by name, those that lost a part included.
@@ -137,7 +138,8 @@ impl RunDir {
 
     /// The newest distilled set of this run.
     pub fn newest_distilled(&self) -> Result<Option<PathBuf>> {
-        let sets = self.dated_sets(&Order::of(folder_of(&self.root)), &self.name())?;
+        let real = RunDir::new(self.root.canonicalize().at(&self.root)?);
+        let sets = self.dated_sets(&Order::of(folder_of(&real.root)), &real.name())?;
         Ok(sets.into_iter().max().map(|(_, set)| set))
     }
 }

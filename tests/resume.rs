@@ -13,7 +13,7 @@ use distill::data::{Dataset, ImageSet, Split, load};
 use distill::error::Result;
 use distill::fail;
 use distill::models::vae::Vae;
-use distill::nn::Params;
+use distill::nn::{Params, count};
 use distill::ops::{Tape, Value, weighted_sum};
 use distill::progress::{Console, Verbosity};
 use distill::stages::{Latents, UNetTask, VaeTask};
@@ -287,6 +287,40 @@ fn without_a_sound_checkpoint_the_run_stops_and_says_what_to_do() {
     assert_ne!(sums, resummed);
     fs::write(folder.join("SHA256SUMS"), resummed).unwrap();
     VAE.fails(dir.path(), &["step-0000010", "version 3", "reads version 2"]);
+}
+
+#[test]
+fn what_cannot_be_read_is_not_taken_for_damage() {
+    let dir = stopped();
+    let file = dir.path().join("run/step-0000010/model.safetensors");
+    fs::remove_file(&file).unwrap();
+    fs::create_dir(&file).unwrap(); // reading it is an error of the system
+    VAE.fails(dir.path(), &["step-0000010/model.safetensors"]);
+    assert_eq!(checkpoints(dir.path()), ["step-0000005", "step-0000010"]);
+}
+
+#[test]
+fn a_damaged_best_checkpoint_is_forgotten_at_once() {
+    let dir = stopped();
+    fs::write(dir.path().join("run/step-0000005/ema.safetensors"), b"").unwrap();
+    let (mut state, folder) = Checkpoint::newest(&dir.path().join("run"), &quiet()).unwrap().unwrap();
+    for (step, left) in [(10, Some(10)), (5, None)] {
+        state.best = Some(distill::train::Best { step, figure: 1.0 });
+        state.check_best(folder.parent().unwrap(), &quiet()).unwrap();
+        assert_eq!(state.best.map(|best| best.step), left);
+    }
+}
+
+#[test]
+fn parameters_are_counted_without_memory_for_them() {
+    let config = VAE.config();
+    let params = Params::new(0, &Device::Cpu);
+    Vae::new(&config.vae, params.builder()).unwrap();
+    assert_eq!(count(|vb| Vae::new(&config.vae, vb)).unwrap(), params.count());
+    let mut huge = config.vae;
+    huge.channels = vec![8, 8, 1 << 18];
+    huge.groups = 8;
+    assert!(count(|vb| Vae::new(&huge, vb)).unwrap() > 1 << 40);
 }
 
 /// A task whose figure falls and rises again; the weights are the VAE's.

@@ -11,15 +11,26 @@ use crate::config::Config;
 use crate::error::Result;
 use crate::models::unet::UNet;
 use crate::models::vae::Vae;
-use crate::nn::Params;
+use crate::nn::{Params, count};
 use crate::ops::{Tape, Value};
+use crate::usage;
+
+/// What a plan makes room for, in parameters of one network: 2 GiB.
+const MOST_PARAMETERS: usize = 1 << 29;
 
 /// Shows the resolved configuration and what it costs, without touching data or disk.
 ///
 /// `outputs`: what the command would write.
 pub fn dry_run(config: &Config, classes: usize, outputs: &[PathBuf], common: &Common) -> Result<()> {
-    let (vae, unet) = (Params::new(0, &Device::Cpu), Params::new(0, &Device::Cpu));
     let shape = config.latents(classes);
+    for (name, values) in
+        [("VAE", count(|vb| Vae::new(&config.vae, vb))?), ("UNet", count(|vb| UNet::new(&config.unet, shape, vb))?)]
+    {
+        if values > MOST_PARAMETERS {
+            usage!("the {name} would have {values} parameters; expected at most {MOST_PARAMETERS}, make it smaller");
+        }
+    }
+    let (vae, unet) = (Params::new(0, &Device::Cpu), Params::new(0, &Device::Cpu));
     let size = config.image_size;
     let zeros = |h: usize, c: usize| -> Result<Value> {
         Ok(Value::constant(Tensor::zeros((1, h, h, c), DType::F32, &Device::Cpu)?))

@@ -88,7 +88,9 @@ fn listed(dir: &RunDir) -> Listed {
     let running = is_locked(&dir.lock());
     let mut validation = BTreeMap::new();
     for stage_name in ["vae", "unet"] {
-        let metrics = fs::read_to_string(dir.stage(stage_name).join("metrics.jsonl")).unwrap_or_default();
+        let metrics = dir.stage(stage_name).join("metrics.jsonl");
+        // A pipe in its place would be waited for.
+        let metrics = if metrics.is_file() { fs::read_to_string(metrics).unwrap_or_default() } else { String::new() };
         validation.extend(last_validation(&metrics).map(|figures| (stage_name, figures)));
         if running && stage == Some(stage_name) {
             step = step.max(last_step(&metrics));

@@ -1,9 +1,10 @@
 //! `distill sample`: a distilled set from a trained run.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use candle_core::Device;
+use candle_core::{Device, Tensor};
 use serde::Serialize;
 use serde_json::json;
 
@@ -20,7 +21,7 @@ use crate::environment::Environment;
 use crate::error::Result;
 use crate::models::unet::UNet;
 use crate::models::vae::Vae;
-use crate::nn::Params;
+use crate::nn::{Params, count};
 use crate::progress::{Console, duration};
 use crate::run_dir::RunDir;
 use crate::stages::{Generator, LatentStatistics, ModelCard, Sampling, read_trained};
@@ -139,10 +140,25 @@ fn listing(run: &RunDir, config: &Config, args: &SampleArgs, trained: &Trained, 
 /// The autoencoder of a run, and the description that stands beside it.
 pub fn load_vae(run: &RunDir, device: &Device) -> Result<(Vae, ModelCard)> {
     let (card, weights) = read_trained(run, "vae", device)?;
+    let path = run.weights("vae").display().to_string();
+    check_count(&weights, count(|vb| Vae::new(&card.config.vae, vb))?, &path)?;
     let params = Params::new(0, device);
     let vae = Vae::new(&card.config.vae, params.builder())?;
-    params.assign(&weights, &run.weights("vae").display().to_string())?;
+    params.assign(&weights, &path)?;
     Ok((vae, card))
+}
+
+/// Refuses weights that are not as many as the configuration beside them says, before there is memory for a network that
+/// may be far larger than the file.
+fn check_count(weights: &BTreeMap<String, Tensor>, expected: usize, path: &str) -> Result<()> {
+    let found: usize = weights.values().map(Tensor::elem_count).sum();
+    if found != expected {
+        fail!(
+            "{path}: holds {found} values, its configuration asks for {expected}; it is of another configuration, train \
+             the stage again"
+        );
+    }
+    Ok(())
 }
 
 /// The networks of a finished run.
@@ -166,8 +182,10 @@ impl Trained {
         let Some(statistics) = card.latents else {
             fail!("{}: states no latent statistics; train the unet stage again", path.display());
         };
+        let (sizes, shape) = (&card.config.unet, card.config.latents(card.classes.len()));
+        check_count(&weights, count(|vb| UNet::new(sizes, shape, vb))?, &path.display().to_string())?;
         let params = Params::new(0, &device);
-        let unet = UNet::new(&card.config.unet, card.config.latents(card.classes.len()), params.builder())?;
+        let unet = UNet::new(sizes, shape, params.builder())?;
         params.assign(&weights, &path.display().to_string())?;
         Ok(Trained { vae, unet, statistics, config: card.config, steps: card.steps, classes: card.classes, device })
     }

@@ -12,7 +12,7 @@ pub use attention::AttentionBlock;
 pub use conv::{Conv2d, ConvConfig};
 pub use linear::{Linear, LinearConfig};
 pub use norm::GroupNorm;
-pub use params::Params;
+pub use params::{Params, count};
 pub use resblock::{ResBlock, ResBlockConfig};
 pub use time::timestep_embedding;
 

@@ -1,6 +1,7 @@
 //! The trainable tensors of a network by name, initialized from named random streams.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use candle_core::{DType, Device, Shape, Tensor, Var};
@@ -63,6 +64,32 @@ impl Params {
             }
         }
         Ok(())
+    }
+}
+
+/// The number of trainable values of the network that `build` makes; no memory is taken for them.
+pub fn count<T>(build: impl FnOnce(VarBuilder<'static>) -> Result<T>) -> Result<usize> {
+    let counter = Counter::default();
+    build(VarBuilder::from_backend(Box::new(counter.clone()), DType::F32, Device::Cpu))?;
+    Ok(counter.0.load(Ordering::Relaxed))
+}
+
+/// Adds up the sizes of the tensors that are asked for; each is one zero, repeated.
+#[derive(Clone, Default)]
+struct Counter(Arc<AtomicUsize>);
+
+impl SimpleBackend for Counter {
+    fn get(&self, shape: Shape, _: &str, _: Init, dtype: DType, device: &Device) -> candle_core::Result<Tensor> {
+        self.0.fetch_add(shape.elem_count(), Ordering::Relaxed);
+        Tensor::zeros((), dtype, device)?.broadcast_as(shape)
+    }
+
+    fn get_unchecked(&self, name: &str, _: DType, _: &Device) -> candle_core::Result<Tensor> {
+        candle_core::bail!("{name}: a layer must state its shape")
+    }
+
+    fn contains_tensor(&self, _: &str) -> bool {
+        true
     }
 }
 

@@ -48,6 +48,7 @@ impl ModelCard {
                 card.distill
             );
         }
+        card.config.check().map_err(|e| Error::Failed(format!("{}: its configuration: {e}", path.display())))?;
         Ok(card)
     }
 }

@@ -152,7 +152,7 @@ impl Checkpoint {
     /// one is warned about and passed over.
     ///
     /// # Errors
-    /// All of them are damaged, or the newest that is whole is of another version.
+    /// All of them are damaged, the newest that is whole is of another version, or one cannot be read although it is there.
     pub fn newest(dir: &Path, console: &Console) -> Result<Option<(Checkpoint, PathBuf)>> {
         let all = folders(dir)?;
         for (_, folder) in all.iter().rev() {
@@ -164,7 +164,9 @@ impl Checkpoint {
                     folder.display(),
                     checkpoint.version
                 ),
-                Err(problem) => console.warn(format!("{problem}; trying the checkpoint before it")),
+                // Passed over, it would be removed by the next save.
+                Err(unreadable @ Error::Io { .. }) => return Err(unreadable),
+                Err(damage) => console.warn(format!("{damage}; trying the checkpoint before it")),
             }
         }
         if all.is_empty() {
@@ -191,8 +193,24 @@ impl Checkpoint {
         let folder = folder(dir, best.step);
         match Self::open(&folder) {
             Ok(_) => Ok(folder),
+            Err(unreadable @ Error::Io { .. }) => Err(unreadable),
             Err(problem) => fail!("{problem}; without --keep-best the same command takes the weights of the last step"),
         }
+    }
+
+    /// Forgets the best validation where its checkpoint under `dir` is damaged, with a warning: better now than after the
+    /// last step.
+    pub fn check_best(&mut self, dir: &Path, console: &Console) -> Result<()> {
+        let Some(best) = self.best else { return Ok(()) };
+        match Self::open(&folder(dir, best.step)) {
+            Err(unreadable @ Error::Io { .. }) => return Err(unreadable),
+            Err(damage) => {
+                console.warn(format!("{damage}; it was the best, now the best of the validations to come is kept"));
+                self.best = None;
+            }
+            Ok(_) => {}
+        }
+        Ok(())
     }
 
     /// The metrics in a checkpoint's folder.

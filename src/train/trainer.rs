@@ -215,6 +215,7 @@ impl Trainer<'_> {
         };
         Checkpoint::restore(&folder, &self.parts(optimizer))?;
         state.best = state.best.filter(|_| self.keep.best);
+        state.check_best(&self.dir, self.console)?;
         self.console.info(format!("{}: goes on from step {}", self.name, state.step));
         Ok((state, Metrics::start(&self.dir, Checkpoint::metrics(&folder)?)?))
     }

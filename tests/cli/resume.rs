@@ -169,6 +169,19 @@ fn a_run_goes_on_only_where_its_notes_are_whole_and_a_lost_card_is_written_again
 }
 
 #[test]
+fn a_pipe_in_place_of_the_metrics_and_a_network_beyond_memory_are_no_trouble() {
+    let place = Place::new();
+    fs::create_dir_all(place.path("runs/one/vae")).unwrap();
+    fs::write(place.path("runs/one/config.toml"), "").unwrap();
+    let fifo = place.path("runs/one/vae/metrics.jsonl");
+    assert!(Command::new("mkfifo").arg(fifo).status().unwrap().success());
+    place.ok("runs");
+    let huge = "--dry-run --set vae.channels=[4096,4096,4096] --set vae.blocks=16";
+    let error = place.fails(2, &format!("train {} {huge}", tiny()));
+    assert!(error.contains("parameters") && error.contains("at most"), "{error}");
+}
+
+#[test]
 fn a_note_that_was_cut_off_does_not_swallow_the_next() {
     let place = Place::new();
     for name in ["a", "b"] {
