@@ -16,6 +16,7 @@ use crate::distilled::{self, DistilledSet};
 use crate::error::{AtPath, Error, Result};
 use crate::eval::{Evaluation, FinishedRuns, Origin, Protocol, StudentKind, Trial, evaluate};
 use crate::fs::{lock, write_atomic};
+use crate::nearest::nearest;
 use crate::progress::{Console, duration};
 use crate::run_dir::{RunDir, newest_distilled};
 use crate::stages::reconstruct;
@@ -129,6 +130,10 @@ impl Subject {
     }
 
     fn distilled(path: &Path, args: &EvalArgs) -> Result<Self> {
+        let typed = path.to_string_lossy();
+        if let Some(word) = nearest(&typed, ["real", "random-real", "reconstructed"]).filter(|_| !path.exists()) {
+            usage!("--on {typed}: there is no such set; did you mean {word}?");
+        }
         if args.ipc.is_some() {
             usage!("--ipc: a distilled set is judged whole; sample another with `distill sample --ipc N`");
         }

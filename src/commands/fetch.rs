@@ -40,7 +40,7 @@ pub fn run(args: &FetchArgs, console: &Console) -> Result<()> {
     let (info, fetched) = match info() {
         Err(Error::NoData(_)) => {
             let fetched = bring(&archive, args.url.clone(), common, console)?;
-            (info()?, fetched)
+            (info().map_err(|e| incomplete(&archive, e, common))?, fetched)
         }
         found => (found?, false),
     };
@@ -86,7 +86,7 @@ pub fn load(
         (Err(Error::NoData(_)), Some(archive)) if !common.offline() => {
             console.info(format!("{} is not there yet: getting it, once (--offline forbids it)", dataset.title()));
             bring(&archive, None, common, console)?;
-            load()
+            load().map_err(|e| incomplete(&archive, e, common))
         }
         (loaded, _) => loaded,
     }
@@ -97,4 +97,16 @@ fn bring(archive: &Archive, url: Option<String>, common: &Common, console: &Cons
     let mirror = var("DISTILL_MIRROR").ok().filter(|mirror| !mirror.is_empty());
     let url = url.unwrap_or_else(|| archive.url(mirror.as_deref()));
     fetch(archive, &url, &data_root(common.data_dir.as_deref())?, &Patience::default(), console)
+}
+
+/// A set that is not there after it was fetched: a folder of its name kept the archive from being unpacked.
+fn incomplete(archive: &Archive, error: Error, common: &Common) -> Error {
+    match (error, data_root(common.data_dir.as_deref())) {
+        (Error::NoData(_), Ok(root)) => Error::Failed(format!(
+            "{}: the folder is there, but files of the data set are missing in it; remove it, then run the same command \
+             again",
+            root.join(archive.folder).display()
+        )),
+        (error, _) => error,
+    }
 }

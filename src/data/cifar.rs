@@ -201,7 +201,8 @@ impl Source {
         let file = File::open(archive).at(archive)?;
         let length = file.metadata().at(archive)?.len();
         let mut tar = tar::Archive::new(GzDecoder::new(BufReader::new(file)));
-        for entry in tar.entries().map_err(|e| self.cut_short(archive, &e))? {
+        // Raw: a header that holds a long name is passed over as any other file, and not read whole into memory.
+        for entry in tar.entries().map_err(|e| self.cut_short(archive, &e))?.raw(true) {
             let mut entry = entry.map_err(|e| self.cut_short(archive, &e))?;
             let path = entry.path().at(archive)?.into_owned();
             let Some(place) = missing.iter().position(|name| path.file_name().is_some_and(|n| n == *name)) else {

@@ -56,6 +56,7 @@ fn a_mistyped_word_gets_a_suggestion() {
         ("train --set sampler.step=3", "did you mean `sampler.steps`?"),
         ("eval --protocol chalenge", "'challenge'"),
         ("eval --student convet", "'convnet'"),
+        ("eval --on randomreal --ipc 2", "did you mean random-real?"),
         ("presets shape", "'shapes'"),
         ("completions bsh", "'bash'"),
     ] {

@@ -208,6 +208,17 @@ fn damaged_files_are_refused() {
     fails(&["data_batch_4.bin is missing"]);
 }
 
+/// Such a name stands in an entry of its own, which could be of any size.
+#[test]
+fn a_long_name_in_an_archive_is_passed_over() {
+    let root = tempfile::tempdir().unwrap();
+    let (name, mut files) = cifar100();
+    let long: &'static str = "n".repeat(5000).leak();
+    files.insert(0, (long, b"of no use".to_vec()));
+    archive(root.path(), "cifar-100-binary.tar.gz", (name, files));
+    assert_eq!(load(&Dataset::Cifar100, Split::Train, 32, Some(root.path())).unwrap().labels, [2, 0, 1, 2]);
+}
+
 #[test]
 fn a_damaged_archive_is_refused() {
     let root = tempfile::tempdir().unwrap();

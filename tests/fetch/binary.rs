@@ -56,6 +56,20 @@ fn offline_nothing_is_asked_for() {
     assert_eq!(server.ranges(), Vec::<String>::new());
 }
 
+#[test]
+fn a_folder_that_lacks_its_files_is_named_and_not_fetched_over() {
+    let place = tempdir().unwrap();
+    let server = Server::new(b"", &[]);
+    let folder = place.path().join("data/tiny-imagenet-200");
+    std::fs::create_dir_all(&folder).unwrap();
+    for args in ["data fetch", "train"] {
+        let command = distill(&place, &server.address, &format!("{args} --dataset tinyimagenet")).output();
+        let (code, stderr) = end(command.unwrap());
+        assert!(code == 1 && stderr.contains("tiny-imagenet-200: the folder is there"), "{stderr}");
+    }
+    assert_eq!(server.ranges(), Vec::<String>::new());
+}
+
 /// Starts a fetch from a server that falls silent, and returns once the first bytes are in the part.
 #[cfg(unix)]
 fn stalled(place: &TempDir, server: &Server, bytes: u64) -> Child {
