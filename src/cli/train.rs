@@ -21,7 +21,7 @@ pub struct Training {
     /// Name of the run's folder [default: made of the preset and the configuration]
     #[arg(long, value_name = "NAME")]
     pub name: Option<String>,
-    /// Start again even if the run has finished, removing what it trained
+    /// Start again even if the run has finished, removing what it trained; its sets and evaluations move to old-1/
     #[arg(long)]
     pub overwrite: bool,
     /// Checkpoints kept while a network trains; where the newest is damaged, the one before it is taken

@@ -13,7 +13,7 @@ use crate::config::{Config, Layers};
 use crate::data::ImageSet;
 use crate::environment::Environment;
 use crate::error::{AtPath, Error, Result};
-use crate::fs::{clear_unfinished, lock, make_folder, write_atomic};
+use crate::fs::{clear_unfinished, lock, make_folder, sync_folder, write_atomic};
 use crate::progress::Console;
 use crate::run_dir::RunDir;
 use crate::{fail, usage};
@@ -49,6 +49,7 @@ pub fn prepare(dir: &RunDir, config: &Config, overwrite: bool, stage: Option<Sta
         for folder in stages.iter().map(|stage| dir.stage(stage)).filter(|folder| folder.exists()) {
             fs::remove_dir_all(&folder).at(&folder)?;
         }
+        put_aside(dir)?;
     }
     for folder in [&dir.root, &dir.stage("vae"), &dir.stage("unet"), &dir.samples()] {
         clear_unfinished(folder)?;
@@ -56,6 +57,24 @@ pub fn prepare(dir: &RunDir, config: &Config, overwrite: bool, stage: Option<Sta
     write_atomic(&dir.config(), config.to_toml().as_bytes())?;
     make_folder(&dir.samples())?;
     Ok(lock)
+}
+
+/// Moves what was made with weights that are gone, sets, evaluations and the model's card, into `old-1/`, `old-2/`, ...
+fn put_aside(dir: &RunDir) -> Result<()> {
+    let made = [dir.distilled(), dir.eval(), dir.model_card()];
+    let made: Vec<_> = made.iter().filter(|path| path.exists()).collect();
+    if made.is_empty() {
+        return Ok(());
+    }
+    let mut free = (1..).map(|number| dir.root.join(format!("old-{number}"))).filter(|folder| !folder.exists());
+    let old = free.next().unwrap_or_else(|| dir.root.join("old"));
+    make_folder(&old)?;
+    for path in made {
+        let target = old.join(path.file_name().unwrap_or_default());
+        fs::rename(path, &target).at(path)?;
+    }
+    sync_folder(&old)?;
+    sync_folder(&dir.root)
 }
 
 /// Whether anything of the run has been trained.

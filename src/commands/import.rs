@@ -40,7 +40,7 @@ pub fn run(args: &ImportArgs, console: &Console) -> Result<()> {
     let known = |size| match data::info(&args.dataset, size, args.common.data_dir.as_deref()) {
         Ok(info) => Ok(Some(info.classes)),
         Err(Error::NoData(_)) => Ok(None),
-        Err(_) if matches!(args.dataset, Dataset::Hub(_)) => Ok(None), // no build reads one
+        Err(Error::Usage(_)) if matches!(args.dataset, Dataset::Hub(_)) => Ok(None), // built without the hub's reader
         Err(damaged) => Err(damaged),
     };
     let Imported { set, warnings } = import(path, &reading, known)?;

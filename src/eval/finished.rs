@@ -56,9 +56,23 @@ impl FinishedRuns {
         match whole {
             None => again("is damaged"),
             Some(kept) if kept.settings == self.settings => return Some(kept.result),
-            Some(_) => again("is of other images or settings"),
+            Some(kept) => again(&format!("was trained otherwise ({})", self.first_difference(&kept.settings))),
         }
         None
+    }
+
+    /// The first of the settings that `other` has otherwise, for example "seed" or "environment.threads".
+    fn first_difference(&self, other: &Value) -> String {
+        let mut key = String::new();
+        let (mut ours, mut theirs) = (&self.settings, other);
+        while let Some((name, value)) =
+            ours.as_object().and_then(|all| all.iter().find(|(k, v)| theirs.get(k) != Some(v)))
+        {
+            key += if key.is_empty() { "" } else { "." };
+            key += name;
+            (ours, theirs) = (value, theirs.get(name).unwrap_or(&Value::Null));
+        }
+        key
     }
 
     pub(super) fn write(&self, run: u32, result: &RunResult) -> Result<()> {

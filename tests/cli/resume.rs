@@ -224,3 +224,17 @@ fn signal(child: &Child, name: &str) {
     let status = Command::new("kill").args([format!("-{name}"), child.id().to_string()]).status();
     assert!(status.unwrap().success());
 }
+
+#[test]
+fn starting_again_puts_aside_what_the_old_weights_made() {
+    let place = Place::new();
+    let train = format!("train {} --name tiny -q", tiny());
+    place.ok(&train);
+    place.ok("sample --ipc 1 --name set");
+    place.ok(&format!("{train} --overwrite --stage vae"));
+    for (file, there) in
+        [("old-1/distilled/set", true), ("old-1/README.md", true), ("distilled", false), ("README.md", false)]
+    {
+        assert_eq!(place.path("runs/tiny").join(file).exists(), there, "{file}");
+    }
+}
