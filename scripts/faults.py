@@ -121,7 +121,8 @@ def content(path):
         del student["result"]["seconds"], student["sha256"]
         data = json.dumps(student, sort_keys=True).encode()
     elif path.name == "README.md" and (path.parent / "config.toml").exists():
-        data = data.replace(path.parent.name.encode(), b"NAME")  # the card of a run names it
+        # The card of a run says its name and its place.
+        data = data.replace(str(path.parent).encode(), b"PLACE").replace(path.parent.name.encode(), b"NAME")
     return data
 
 
