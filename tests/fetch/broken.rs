@@ -84,7 +84,7 @@ fn another_file_is_refused_and_nothing_of_it_is_kept() {
     changed[40_000] ^= 1;
     let loops = Server::new(&archive, &vec![Answer::Redirect("/again".into()); 50]);
     let longer = [archive.as_slice(), b"more"].concat();
-    for (script, expected) in [
+    for (mut script, expected) in [
         (vec![Answer::Other(changed)], "MD5"),
         (vec![Answer::Other(archive[..1000].to_vec())], "1000 bytes"),
         (vec![Answer::Other(longer)], "bytes, expected"),
@@ -95,6 +95,9 @@ fn another_file_is_refused_and_nothing_of_it_is_kept() {
         (vec![Answer::Redirect(loops.url(FILE))], "redirect"),
         (vec![Answer::Redirect("ftp://127.0.0.1/x".into())], "http://127.0.0.1"),
     ] {
+        // On a busy machine a request may time out and be made again: the server stays as bad as it was.
+        let last = script[script.len() - 1].clone();
+        script.resize(script.len() + 20, last);
         let (server, root) = (Server::new(&archive, &script), tempdir().unwrap());
         let error = fetch_from(&server.url(FILE), &archive, root.path()).unwrap_err();
         assert_eq!(error.exit_code(), 1);
