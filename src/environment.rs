@@ -6,7 +6,7 @@ use candle_core::Device;
 use serde::{Deserialize, Serialize};
 
 use crate::device;
-use crate::ops::cpu::products;
+use crate::ops::cpu::isa::{self, Isa};
 
 /// The program and the machine behind a result. Nothing in it differs between two equal commands on one machine: no
 /// times, no host names, no paths.
@@ -25,8 +25,11 @@ pub struct Environment {
     /// Threads of the kernels.
     pub threads: usize,
     pub device: String,
-    /// What matrix products are computed in: "f32" or "bf16".
+    /// What the networks compute in: "f32" or "bf16".
     pub dtype: String,
+    /// The CPU kernels: "portable", "avx512", "avx512-bf16" or "amx".
+    #[serde(default)]
+    pub kernels: String,
 }
 
 impl Environment {
@@ -40,7 +43,8 @@ impl Environment {
             instructions: instructions().into_iter().map(str::to_string).collect(),
             threads: rayon::current_num_threads(),
             device: device::describe(device),
-            dtype: products::current().to_string(),
+            dtype: isa::current().precision().to_string(),
+            kernels: isa::current().as_str().into(),
         }
     }
 }
@@ -73,7 +77,7 @@ fn processor() -> Option<String> {
 }
 
 fn instructions() -> Vec<&'static str> {
-    let mut known = vec![("amx-bf16", products::available())];
+    let mut known = vec![("amx-bf16", Isa::Amx.available()), ("avx512-bf16", Isa::Avx512Bf16.available())];
     #[cfg(target_arch = "x86_64")]
     known.extend([
         ("avx512f", is_x86_feature_detected!("avx512f")),

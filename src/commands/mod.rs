@@ -26,14 +26,14 @@ use serde::Serialize;
 
 use crate::cli::{Command, DType};
 use crate::error::{Error, Result};
-use crate::ops::cpu::products::{self, Products};
+use crate::ops::cpu::isa::{self, Isa, Precision};
 use crate::progress::Console;
 use crate::usage;
 
 /// Runs a command to its end.
 pub fn run(command: &Command, console: &Console) -> Result<()> {
     if let Some(common) = command.common() {
-        choose_products(common.dtype)?;
+        choose_kernels(common.dtype)?;
     }
     match command {
         Command::Train(args) => train::run(args, console),
@@ -52,13 +52,46 @@ pub fn run(command: &Command, console: &Console) -> Result<()> {
     }
 }
 
-/// Sets the precision of matrix products for the whole process.
-fn choose_products(dtype: DType) -> Result<()> {
-    let wanted = if dtype == DType::F32 { Products::F32 } else { Products::Bf16 };
-    if products::set(wanted) != wanted && dtype == DType::Bf16 {
-        usage!("--dtype bf16: this processor has no AMX, which bf16 products need; use --dtype f32 or auto");
+/// The variable that forces a set of CPU kernels.
+const ISA: &str = "DISTILL_ISA";
+
+/// Sets the CPU kernels, and with them the precision, for the whole process.
+fn choose_kernels(dtype: DType) -> Result<()> {
+    let best = |precision| Isa::best(precision).unwrap_or(Isa::Portable);
+    let chosen = match (dtype, forced()?) {
+        (_, Some(isa)) if dtype != DType::Auto && isa.precision() != wanted(dtype) => {
+            usage!("{ISA}={}: these kernels compute in {}; remove --dtype", isa.as_str(), isa.precision())
+        }
+        (_, Some(isa)) => isa,
+        (DType::F32, None) => best(Precision::F32),
+        (DType::Auto, None) => Isa::best(Precision::Bf16).unwrap_or(best(Precision::F32)),
+        (DType::Bf16, None) => match Isa::best(Precision::Bf16) {
+            Some(isa) => isa,
+            None => usage!(
+                "--dtype bf16: this processor has neither AMX nor AVX-512 BF16, one of which bf16 needs; use --dtype \
+                 f32 or auto"
+            ),
+        },
+    };
+    if !isa::set(chosen) {
+        usage!("{ISA}={}: this processor does not have it; `distill --version` lists what it has", chosen.as_str());
     }
     Ok(())
+}
+
+fn wanted(dtype: DType) -> Precision {
+    if dtype == DType::F32 { Precision::F32 } else { Precision::Bf16 }
+}
+
+/// The kernels that the environment names.
+fn forced() -> Result<Option<Isa>> {
+    match std::env::var(ISA) {
+        Ok(name) => match name.parse() {
+            Ok(isa) => Ok(Some(isa)),
+            Err(()) => usage!("{ISA}={name}: expected one of {}", Isa::ALL.map(Isa::as_str).join(", ")),
+        },
+        Err(_) => Ok(None),
+    }
 }
 
 /// Prints a result to stdout; a reader that closed the pipe early is no error.

@@ -9,7 +9,7 @@ use crate::error::Result;
 use crate::nn::{
     AttentionBlock, Conv2d, ConvConfig, GroupNorm, Linear, LinearConfig, ResBlock, ResBlockConfig, timestep_embedding,
 };
-use crate::ops::{self, Activation, Tape, Value};
+use crate::ops::{self, Activation, Input, Tape, Value};
 use crate::usage;
 
 /// The sizes of the UNet.
@@ -93,7 +93,8 @@ struct Block {
 }
 
 impl Block {
-    fn forward(&self, tape: &Tape, x: &Value, embedding: &Value) -> Result<Value> {
+    /// `x`: (B, H, W, in), or two that have so many channels together.
+    fn forward(&self, tape: &Tape, x: &[&Value], embedding: &Value) -> Result<Value> {
         let h = self.res.forward(tape, x, Some(embedding))?;
         match &self.attention {
             Some(attention) => attention.forward(tape, &h),
@@ -169,32 +170,33 @@ impl UNet {
     /// `x`: (B, H, W, C) noisy latents; `times`: (B), the schedule's step of each; `classes`: (B). Result: as `x`.
     pub fn forward(&self, tape: &Tape, x: &Value, times: &[f32], classes: &[u32]) -> Result<Value> {
         let embedding = self.embed(tape, times, classes, x)?;
-        let mut h = self.conv_in.forward(tape, x)?;
+        let mut h = self.conv_in.forward(tape, &Input::of(x))?;
         let mut skips = vec![h.clone()];
         for level in &self.down {
             for block in &level.blocks {
-                h = block.forward(tape, &h, &embedding)?;
+                h = block.forward(tape, &[&h], &embedding)?;
                 skips.push(h.clone());
             }
             if let Some(down) = &level.resample {
-                h = down.forward(tape, &h)?;
+                h = down.forward(tape, &Input::of(&h))?;
                 skips.push(h.clone());
             }
         }
-        h = self.mid1.forward(tape, &h, &embedding)?;
-        h = self.mid2.forward(tape, &h, &embedding)?;
+        h = self.mid1.forward(tape, &[&h], &embedding)?;
+        h = self.mid2.forward(tape, &[&h], &embedding)?;
         for level in &self.up {
             for block in &level.blocks {
-                if let Some(skip) = skips.pop() {
-                    h = ops::concat(tape, &h, &skip)?;
-                }
-                h = block.forward(tape, &h, &embedding)?;
+                h = match skips.pop() {
+                    Some(skip) => block.forward(tape, &[&h, &skip], &embedding)?,
+                    None => block.forward(tape, &[&h], &embedding)?,
+                };
             }
             if let Some(up) = &level.resample {
-                h = up.forward(tape, &ops::upsample2x(tape, &h)?)?;
+                h = up.forward(tape, &Input::of(&h).upsampled())?;
             }
         }
-        self.conv_out.forward(tape, &self.norm_out.forward(tape, &h, Activation::Silu)?)
+        let norm = self.norm_out.before(tape, None, Activation::Silu);
+        self.conv_out.forward_f32(tape, &Input::of(&h).normalized(norm))
     }
 
     /// silu(time MLP + class embedding): (B, 4 channels).
@@ -202,7 +204,7 @@ impl UNet {
         let time = Value::constant(timestep_embedding(times, self.channels, x.tensor().device())?);
         let time = ops::silu(tape, &self.time1.forward(tape, &time)?)?;
         let class = ops::embedding(tape, &tape.param(&self.class), classes)?;
-        ops::silu(tape, &self.time2.forward_add(tape, &time, &class)?)
+        ops::silu(tape, &ops::add(tape, &self.time2.forward(tape, &time)?, &class)?)
     }
 }
 

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::Result;
 use crate::nn::{Conv2d, ConvConfig, GroupNorm, ResBlock, ResBlockConfig};
-use crate::ops::{self, Activation, Tape, Value};
+use crate::ops::{Activation, Input, Tape, Value};
 use crate::usage;
 
 /// The sizes of the autoencoder.
@@ -84,7 +84,7 @@ impl Level {
 
     fn blocks(&self, tape: &Tape, mut h: Value) -> Result<Value> {
         for block in &self.blocks {
-            h = block.forward(tape, &h, None)?;
+            h = block.forward(tape, &[&h], None)?;
         }
         Ok(h)
     }
@@ -117,11 +117,11 @@ impl Vae {
 
     /// Images to the moments of their latents' distribution: means, then log-variances, (B, h, w, 2 latent_channels).
     pub fn encode(&self, tape: &Tape, images: &Value) -> Result<Value> {
-        let mut h = self.encoder.conv_in.forward(tape, images)?;
+        let mut h = self.encoder.conv_in.forward(tape, &Input::of(images))?;
         for level in &self.encoder.levels {
             h = level.blocks(tape, h)?;
             if let Some(down) = &level.resample {
-                h = down.forward(tape, &h)?;
+                h = down.forward(tape, &Input::of(&h))?;
             }
         }
         self.encoder.finish(tape, &h)
@@ -135,11 +135,11 @@ impl Vae {
 
     /// Latents to images.
     pub fn decode(&self, tape: &Tape, latents: &Value) -> Result<Value> {
-        let mut h = self.decoder.conv_in.forward(tape, latents)?;
+        let mut h = self.decoder.conv_in.forward(tape, &Input::of(latents))?;
         for level in &self.decoder.levels {
             h = level.blocks(tape, h)?;
             if let Some(up) = &level.resample {
-                h = up.forward(tape, &ops::upsample2x(tape, &h)?)?;
+                h = up.forward(tape, &Input::of(&h).upsampled())?;
             }
         }
         self.decoder.finish(tape, &h)
@@ -148,7 +148,8 @@ impl Vae {
 
 impl Half {
     fn finish(&self, tape: &Tape, h: &Value) -> Result<Value> {
-        self.conv_out.forward(tape, &self.norm_out.forward(tape, h, Activation::Silu)?)
+        let norm = self.norm_out.before(tape, None, Activation::Silu);
+        self.conv_out.forward_f32(tape, &Input::of(h).normalized(norm))
     }
 }
 

@@ -4,7 +4,7 @@ use candle_nn::VarBuilder;
 
 use super::{GroupNorm, Linear, LinearConfig};
 use crate::error::Result;
-use crate::ops::{self, Activation, Tape, Value};
+use crate::ops::{self, Activation, Input, Tape, Value};
 
 /// x + proj(attention(qkv(norm(x)))).
 #[derive(Clone, Debug)]
@@ -29,10 +29,9 @@ impl AttentionBlock {
 
     /// (B, H, W, C) to (B, H, W, C).
     pub fn forward(&self, tape: &Tape, x: &Value) -> Result<Value> {
-        let (b, h, w, c) = x.nhwc()?;
-        let tokens = ops::reshape(tape, x, &[b, h * w, c])?;
-        let qkv = self.qkv.forward(tape, &self.norm.forward(tape, &tokens, Activation::Identity)?)?;
+        let normalized = Input::of(x).normalized(self.norm.before(tape, None, Activation::Identity));
+        let qkv = self.qkv.over_pixels(tape, &normalized, None)?;
         let mixed = ops::attention(tape, &qkv, self.heads)?;
-        ops::reshape(tape, &self.proj.forward_add(tape, &mixed, &tokens)?, &[b, h, w, c])
+        self.proj.over_pixels(tape, &Input::of(&mixed), Some(x))
     }
 }

@@ -5,7 +5,7 @@ use candle_nn::{Init, VarBuilder};
 
 use super::default_init;
 use crate::error::Result;
-use crate::ops::{self, Tape, Value};
+use crate::ops::{self, Convolution, Input, Tape, Value};
 
 /// The shape of a convolution; the default is 3 x 3 that keeps the size.
 #[derive(Clone, Copy, Debug)]
@@ -43,17 +43,23 @@ impl Conv2d {
     }
 
     /// (B, H, W, in) to (B, H', W', out).
-    pub fn forward(&self, tape: &Tape, x: &Value) -> Result<Value> {
-        self.apply(tape, x, None)
+    pub fn forward(&self, tape: &Tape, input: &Input) -> Result<Value> {
+        self.apply(tape, input, None, false)
     }
 
     /// The same plus `residual`, of the output's shape.
-    pub fn forward_add(&self, tape: &Tape, x: &Value, residual: &Value) -> Result<Value> {
-        self.apply(tape, x, Some(residual))
+    pub fn forward_add(&self, tape: &Tape, input: &Input, residual: &Value) -> Result<Value> {
+        self.apply(tape, input, Some(residual), false)
     }
 
-    fn apply(&self, tape: &Tape, x: &Value, residual: Option<&Value>) -> Result<Value> {
+    /// The same in f32, for a network's last layer.
+    pub fn forward_f32(&self, tape: &Tape, input: &Input) -> Result<Value> {
+        self.apply(tape, input, None, true)
+    }
+
+    fn apply(&self, tape: &Tape, input: &Input, residual: Option<&Value>, f32_output: bool) -> Result<Value> {
         let (weight, bias) = (tape.param(&self.weight), tape.param(&self.bias));
-        ops::conv2d(tape, x, &weight, Some(&bias), residual, self.config.stride, self.config.padding)
+        let ConvConfig { stride, padding, .. } = self.config;
+        ops::conv2d(tape, input, &weight, Convolution { stride, padding, bias: Some(&bias), residual, f32_output })
     }
 }

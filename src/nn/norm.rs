@@ -4,7 +4,7 @@ use candle_core::Tensor;
 use candle_nn::{Init, VarBuilder};
 
 use crate::error::Result;
-use crate::ops::{self, Activation, Tape, Value};
+use crate::ops::{Activation, Norm, Tape, Value};
 
 /// As in PyTorch.
 const EPS: f32 = 1e-5;
@@ -26,18 +26,9 @@ impl GroupNorm {
         })
     }
 
-    /// Normalizes (B, ..., C), then applies `act`.
-    pub fn forward(&self, tape: &Tape, x: &Value, act: Activation) -> Result<Value> {
-        self.apply(tape, x, None, act)
-    }
-
-    /// Normalizes (B, ..., C), then scales and shifts each image by `scale_shift` (B, 2C), then applies `act`.
-    pub fn forward_scaled(&self, tape: &Tape, x: &Value, scale_shift: &Value, act: Activation) -> Result<Value> {
-        self.apply(tape, x, Some(scale_shift), act)
-    }
-
-    fn apply(&self, tape: &Tape, x: &Value, scale_shift: Option<&Value>, act: Activation) -> Result<Value> {
-        let (weight, bias) = (tape.param(&self.weight), tape.param(&self.bias));
-        ops::group_norm(tape, x, &weight, &bias, scale_shift, self.groups, act, EPS)
+    /// What goes before a convolution: the norm, the scale and shift of each image, `scale_shift` (B, 2C), and `act`.
+    pub fn before(&self, tape: &Tape, scale_shift: Option<Value>, act: Activation) -> Norm {
+        let (gamma, beta) = (tape.param(&self.weight), tape.param(&self.bias));
+        Norm { gamma, beta, scale_shift, groups: self.groups, act, eps: EPS }
     }
 }

@@ -5,7 +5,7 @@ use candle_nn::VarBuilder;
 use super::{Conv2d, ConvConfig, GroupNorm, Linear, LinearConfig};
 use crate::error::Result;
 use crate::fail;
-use crate::ops::{Activation, Tape, Value};
+use crate::ops::{Activation, Input, Tape, Value, concat};
 
 /// The sizes of a residual block.
 #[derive(Clone, Copy, Debug)]
@@ -52,21 +52,31 @@ impl ResBlock {
         })
     }
 
-    /// `x`: (B, H, W, in); `embedding`: (B, width), already through its SiLU; result: (B, H, W, out).
-    pub fn forward(&self, tape: &Tape, x: &Value, embedding: Option<&Value>) -> Result<Value> {
-        let h = self.norm1.forward(tape, x, Activation::Silu)?;
-        let h = self.conv1.forward(tape, &h)?;
-        let h = match (&self.embedding, embedding) {
-            (Some(layer), Some(embedding)) => {
-                let scale_shift = layer.forward(tape, embedding)?;
-                self.norm2.forward_scaled(tape, &h, &scale_shift, Activation::Silu)?
-            }
-            (None, None) => self.norm2.forward(tape, &h, Activation::Silu)?,
+    /// `x`: (B, H, W, in), or two that have so many channels together; `embedding`: (B, width), already through its SiLU;
+    /// result: (B, H, W, out).
+    pub fn forward(&self, tape: &Tape, x: &[&Value], embedding: Option<&Value>) -> Result<Value> {
+        let joined = join(x)?;
+        let norm1 = self.norm1.before(tape, None, Activation::Silu);
+        let h = self.conv1.forward(tape, &joined.clone().normalized(norm1))?;
+        let scale_shift = match (&self.embedding, embedding) {
+            (Some(layer), Some(embedding)) => Some(layer.forward(tape, embedding)?),
+            (None, None) => None,
             _ => fail!("a residual block was built with an embedding and called without, or the reverse"),
         };
-        match &self.skip {
-            Some(skip) => self.conv2.forward_add(tape, &h, &skip.forward(tape, x)?),
-            None => self.conv2.forward_add(tape, &h, x),
-        }
+        let h = Input::of(&h).normalized(self.norm2.before(tape, scale_shift, Activation::Silu));
+        let residual = match (&self.skip, x) {
+            (Some(skip), _) => skip.forward(tape, &joined)?,
+            (None, [x]) => (*x).clone(),
+            (None, _) => x[1..].iter().try_fold(x[0].clone(), |all, x| concat(tape, &all, x))?,
+        };
+        self.conv2.forward_add(tape, &h, &residual)
+    }
+}
+
+/// Values side by side.
+fn join(x: &[&Value]) -> Result<Input> {
+    match x.split_first() {
+        Some((first, rest)) => Ok(rest.iter().fold(Input::of(first), |all, x| all.join(x))),
+        None => fail!("a residual block was called without an input"),
     }
 }

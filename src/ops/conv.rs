@@ -1,121 +1,286 @@
-//! Convolution and linear layers with an optional bias and residual.
+//! Convolution and linear layers, with what stands between two of them: norm, activation, resampling and the join of
+//! skips on the way in, bias and residual on the way out.
 
-use candle_core::Tensor;
+use candle_core::{DType, Tensor};
+use half::bf16;
 
 use super::cpu::conv::{self as kernel, ConvShape};
-use super::cpu::{Floats, elementwise, tensor};
+use super::cpu::element::Element;
+use super::cpu::input::{self, Resample};
+use super::cpu::isa::{self, Precision};
+use super::cpu::norm::{self, Activation, Pixels};
+use super::cpu::{Floats, Values, cast, tensor};
 use super::tape::{InputGradients, Tape, Value};
 use crate::error::Result;
 use crate::fail;
 
-/// Convolves `x` (B, H, W, I) with `weight` (O, K, K, I): (B, OH, OW, O), plus `bias` (O), plus `residual` (of the
-/// output's shape). Zero padding on all sides.
-pub fn conv2d(
-    tape: &Tape,
-    x: &Value,
-    weight: &Value,
-    bias: Option<&Value>,
-    residual: Option<&Value>,
-    stride: usize,
-    padding: usize,
-) -> Result<Value> {
-    let (batch, height, width, in_channels) = x.nhwc()?;
-    let (out_channels, kernel, kernel_width, weight_in) = weight.nhwc()?;
-    if weight_in != in_channels || kernel != kernel_width {
-        fail!("conv2d: weight {:?} does not fit input {:?}", weight.dims(), x.dims());
-    }
-    if stride == 0 || height + 2 * padding < kernel || width + 2 * padding < kernel {
-        fail!("conv2d: kernel {kernel}, stride {stride} and padding {padding} do not fit input {:?}", x.dims());
-    }
-    let shape = ConvShape { batch, height, width, in_channels, out_channels, kernel, stride, padding };
-    let dims = vec![batch, shape.out_height(), shape.out_width(), out_channels];
-    product(tape, shape, dims, x, weight, bias, residual)
+/// act((x_hat gamma + beta) (1 + scale) + shift), where x_hat is normalized over each image's `groups` groups of channels
+/// (Wu and He 2018; the scale-shift as in Dhariwal and Nichol 2021, eq. 9).
+#[derive(Clone, Debug)]
+pub struct Norm {
+    /// (C)
+    pub gamma: Value,
+    /// (C)
+    pub beta: Value,
+    /// (B, 2C), scale first.
+    pub scale_shift: Option<Value>,
+    /// As many as channels is instance normalization.
+    pub groups: usize,
+    pub act: Activation,
+    pub eps: f32,
 }
 
-/// `x` (..., I) times the transpose of `weight` (O, I), plus `bias` (O), plus `residual`: (..., O).
-pub fn linear(tape: &Tape, x: &Value, weight: &Value, bias: Option<&Value>, residual: Option<&Value>) -> Result<Value> {
-    let (out_channels, in_channels) = weight.tensor().dims2()?;
-    if x.dims().last() != Some(&in_channels) {
-        fail!("linear: weight {:?} does not fit input {:?}", weight.dims(), x.dims());
-    }
-    let rows = x.tensor().elem_count() / in_channels;
-    // A pointwise convolution of one row of pixels.
-    let shape =
-        ConvShape { batch: rows, height: 1, width: 1, in_channels, out_channels, kernel: 1, stride: 1, padding: 0 };
-    let mut dims = x.dims().to_vec();
-    dims[x.dims().len() - 1] = out_channels;
-    product(tape, shape, dims, x, weight, bias, residual)
+/// What a convolution reads: one value (B, H, W, C) or several joined along their channels, then normalized, then
+/// resampled by a factor of two.
+#[derive(Clone, Debug)]
+pub struct Input {
+    parts: Vec<Value>,
+    norm: Option<Norm>,
+    resample: Resample,
 }
 
-fn product(
-    tape: &Tape,
-    shape: ConvShape,
-    dims: Vec<usize>,
-    x: &Value,
-    weight: &Value,
-    bias: Option<&Value>,
-    residual: Option<&Value>,
-) -> Result<Value> {
-    if let Some(other) = bias.filter(|b| b.dims() != [shape.out_channels]) {
-        fail!("conv2d or linear: bias {:?} does not fit weight {:?}", other.dims(), weight.dims());
+impl Input {
+    pub fn of(x: &Value) -> Self {
+        Input { parts: vec![x.clone()], norm: None, resample: Resample::Keep }
     }
-    if let Some(other) = residual.filter(|r| r.dims() != dims) {
-        fail!("conv2d or linear: residual {:?} is not of the output's shape {dims:?}", other.dims());
+
+    /// The same with the channels of `x` after its own.
+    pub fn join(mut self, x: &Value) -> Self {
+        self.parts.push(x.clone());
+        self
     }
-    tape.count_flops(2 * dims.iter().product::<usize>() * shape.patch_len());
-    let bias_floats = bias.map(|b| Floats::of(b.tensor())).transpose()?;
-    let residual_floats = residual.map(|r| Floats::of(r.tensor())).transpose()?;
-    let (x_floats, weight_floats) = (Floats::of(x.tensor())?, Floats::of(weight.tensor())?);
-    let out = kernel::forward(&shape, &x_floats, &weight_floats, bias_floats.as_deref(), residual_floats.as_deref());
-    let out = tensor(out, dims)?;
 
-    let mut inputs = vec![x, weight];
-    inputs.extend(bias);
-    inputs.extend(residual);
-    let wanted = Wanted {
-        x: x.needs_gradient(),
-        weight: weight.needs_gradient(),
-        bias: bias.is_some(),
-        residual: residual.is_some(),
-    };
-    let (saved_x, saved_weight) = (x.tensor().clone(), weight.tensor().clone());
-    Ok(tape.record(out, &inputs, move |g| product_backward(&shape, &saved_x, &saved_weight, g, wanted)))
-}
+    pub fn normalized(self, norm: Norm) -> Self {
+        Input { norm: Some(norm), ..self }
+    }
 
-#[derive(Clone, Copy)]
-struct Wanted {
-    x: bool,
-    weight: bool,
-    bias: bool,
-    residual: bool,
-}
+    /// Nearest-neighbour up-sampling, of an input that is not normalized.
+    pub fn upsampled(self) -> Self {
+        Input { resample: Resample::Upsample, ..self }
+    }
 
-fn product_backward(
-    shape: &ConvShape,
-    x: &Tensor,
-    weight: &Tensor,
-    gradient: Tensor,
-    wanted: Wanted,
-) -> Result<InputGradients> {
-    let mut out = Vec::with_capacity(4);
-    {
-        let g = Floats::of(&gradient)?;
-        out.push(if wanted.x {
-            Some(tensor(kernel::input_gradient(shape, &g, &Floats::of(weight)?), x.dims())?)
-        } else {
-            None
-        });
-        out.push(if wanted.weight {
-            Some(tensor(kernel::weight_gradient(shape, &Floats::of(x)?, &g), weight.dims())?)
-        } else {
-            None
-        });
-        if wanted.bias {
-            out.push(Some(tensor(elementwise::sum_rows(&g, shape.out_channels), shape.out_channels)?));
+    /// 2 x 2 average pooling of a normalized input; an odd last row or column is left out.
+    pub fn pooled(self) -> Self {
+        Input { resample: Resample::Pool, ..self }
+    }
+
+    /// (batch, height, width) of the parts, and the channels of all of them.
+    fn dims(&self) -> Result<[usize; 4]> {
+        let (batch, height, width, mut channels) = self.parts[0].nhwc()?;
+        for part in &self.parts[1..] {
+            let (b, h, w, c) = part.nhwc()?;
+            if (b, h, w) != (batch, height, width) {
+                fail!("conv2d: {:?} and {:?} differ before the channels", self.parts[0].dims(), part.dims());
+            }
+            channels += c;
+        }
+        Ok([batch, height, width, channels])
+    }
+
+    /// Refuses what the kernels cannot compute.
+    fn check(&self, [batch, height, width, channels]: [usize; 4]) -> Result<()> {
+        let dims = self.parts[0].dims();
+        if batch * height * width * channels == 0 {
+            fail!("conv2d: input {dims:?} is empty");
+        }
+        match (self.resample, &self.norm) {
+            (Resample::Pool, _) if height < 2 || width < 2 => fail!("conv2d: input {dims:?} is too small to be pooled"),
+            (Resample::Pool, None) => fail!("conv2d: only a normalized input can be pooled"),
+            (Resample::Upsample, Some(_)) => fail!("conv2d: a normalized input cannot be up-sampled"),
+            _ => {}
+        }
+        let Some(norm) = &self.norm else { return Ok(()) };
+        let fits = |v: &Value| v.dims() == [channels];
+        if norm.groups == 0 || channels % norm.groups != 0 || !fits(&norm.gamma) || !fits(&norm.beta) {
+            fail!("conv2d: {} groups and gamma {:?} do not fit input {dims:?}", norm.groups, norm.gamma.dims());
+        }
+        match norm.scale_shift.as_ref().filter(|s| s.dims() != [batch, 2 * channels]) {
+            Some(other) => fail!("conv2d: scale_shift {:?} does not fit input {dims:?}", other.dims()),
+            None => Ok(()),
         }
     }
-    if wanted.residual {
-        out.push(Some(gradient)); // moved on: nothing else holds it any more
+}
+
+/// What a convolution does with its input; the default is stride 1, no padding, no bias, no residual.
+#[derive(Clone, Copy, Debug)]
+pub struct Convolution<'a> {
+    pub stride: usize,
+    /// Zeros on all sides.
+    pub padding: usize,
+    /// (O)
+    pub bias: Option<&'a Value>,
+    /// Of the output's shape.
+    pub residual: Option<&'a Value>,
+    /// Whether the output is f32 whatever the networks compute in, for losses and whatever else reads it.
+    pub f32_output: bool,
+}
+
+impl Default for Convolution<'_> {
+    fn default() -> Self {
+        Convolution { stride: 1, padding: 0, bias: None, residual: None, f32_output: false }
     }
-    Ok(out)
+}
+
+/// Convolves `input` (B, H, W, I) with `weight` (O, K, K, I): (B, OH, OW, O).
+pub fn conv2d(tape: &Tape, input: &Input, weight: &Value, options: Convolution) -> Result<Value> {
+    match (isa::current().precision(), options.f32_output) {
+        (Precision::F32, _) => Op::<f32, f32>::new(input, weight, options)?.run(tape),
+        (Precision::Bf16, true) => Op::<bf16, f32>::new(input, weight, options)?.run(tape),
+        (Precision::Bf16, false) => Op::<bf16, bf16>::new(input, weight, options)?.run(tape),
+    }
+}
+
+/// `x` (rows, I) times the transpose of `weight` (O, I), plus `bias` (O): (rows, O) in f32.
+pub fn linear(tape: &Tape, x: &Value, weight: &Value, bias: Option<&Value>) -> Result<Value> {
+    let (rows, inputs) = x.tensor().dims2()?;
+    let (outputs, weight_in) = weight.tensor().dims2()?;
+    if weight_in != inputs {
+        fail!("linear: weight {:?} does not fit input {:?}", weight.dims(), x.dims());
+    }
+    // A pointwise convolution of single pixels.
+    let x = super::reshape(tape, x, &[rows, 1, 1, inputs])?;
+    let weight = super::reshape(tape, weight, &[outputs, 1, 1, inputs])?;
+    let options = Convolution { bias, f32_output: true, ..Default::default() };
+    super::reshape(tape, &conv2d(tape, &Input::of(&x), &weight, options)?, &[rows, outputs])
+}
+
+/// A convolution of elements E to elements O.
+struct Op<E, O> {
+    shape: ConvShape,
+    input: Input,
+    /// The input's parts as elements E, and its size before resampling.
+    parts: Vec<Tensor>,
+    size: (usize, usize),
+    weight: Value,
+    bias: Option<Value>,
+    residual: Option<Value>,
+    elements: std::marker::PhantomData<(E, O)>,
+}
+
+impl<E: Element, O: Element> Op<E, O> {
+    fn new(input: &Input, weight: &Value, options: Convolution) -> Result<Self> {
+        let dims @ [batch, height, width, in_channels] = input.dims()?;
+        input.check(dims)?;
+        let (out_channels, kernel, kernel_width, weight_in) = weight.nhwc()?;
+        if weight_in != in_channels || kernel != kernel_width {
+            fail!("conv2d: weight {:?} does not fit {in_channels} channels of {:?}", weight.dims(), dims);
+        }
+        let (h, w) = match input.resample {
+            Resample::Keep => (height, width),
+            Resample::Upsample => (2 * height, 2 * width),
+            Resample::Pool => (height / 2, width / 2),
+        };
+        let Convolution { stride, padding, bias, residual, .. } = options;
+        if stride == 0 || kernel == 0 || h + 2 * padding < kernel || w + 2 * padding < kernel {
+            fail!("conv2d: kernel {kernel}, stride {stride} and padding {padding} do not fit input {dims:?}");
+        }
+        let shape = ConvShape { batch, height: h, width: w, in_channels, out_channels, kernel, stride, padding };
+        if let Some(other) = bias.filter(|b| b.dims() != [out_channels]) {
+            fail!("conv2d: bias {:?} does not fit weight {:?}", other.dims(), weight.dims());
+        }
+        let out = [batch, shape.out_height(), shape.out_width(), out_channels];
+        if let Some(other) = residual.filter(|r| r.dims() != out) {
+            fail!("conv2d: residual {:?} is not of the output's shape {out:?}", other.dims());
+        }
+        Ok(Op {
+            shape,
+            parts: input.parts.iter().map(|part| cast::<E>(part.tensor())).collect::<Result<_>>()?,
+            input: input.clone(),
+            size: (height, width),
+            weight: weight.clone(),
+            bias: bias.cloned(),
+            residual: residual.cloned(),
+            elements: std::marker::PhantomData,
+        })
+    }
+
+    /// Calls `f` with what the kernels read.
+    fn with_input<T>(&self, f: impl FnOnce(&input::Input<E>) -> Result<T>) -> Result<T> {
+        let values: Vec<Values<E>> = self.parts.iter().map(Values::of).collect::<Result<_>>()?;
+        let parts = values.iter().zip(&self.parts);
+        let parts = parts.map(|(values, part)| Ok(Pixels { values: &values[..], channels: part.dim(3)? }));
+        let parts = parts.collect::<Result<_>>()?;
+        let floats = |v: &Value| Floats::of(v.tensor()).map(|floats| floats.to_vec());
+        let norm = self.input.norm.as_ref();
+        let vectors = norm.map(|norm| Result::Ok((floats(&norm.gamma)?, floats(&norm.beta)?))).transpose()?;
+        let scale_shift = norm.and_then(|norm| norm.scale_shift.as_ref()).map(floats).transpose()?;
+        let norm = norm.zip(vectors.as_ref()).map(|(norm, (gamma, beta))| norm::Norm {
+            gamma,
+            beta,
+            scale_shift: scale_shift.as_deref(),
+            groups: norm.groups,
+            act: norm.act,
+            eps: norm.eps,
+        });
+        let (height, width) = self.size;
+        f(&input::Input { parts, height, width, norm, resample: self.input.resample })
+    }
+
+    fn run(self, tape: &Tape) -> Result<Value> {
+        let s = self.shape;
+        let dims = [s.batch, s.out_height(), s.out_width(), s.out_channels];
+        tape.count_flops(2 * dims.iter().product::<usize>() * s.patch_len());
+        let residual = self.residual.as_ref().map(|r| cast::<O>(r.tensor())).transpose()?;
+        let (out, statistics) = {
+            let residual = residual.as_ref().map(Values::<O>::of).transpose()?;
+            let bias = self.bias.as_ref().map(|b| Floats::of(b.tensor())).transpose()?;
+            let weight = Floats::of(self.weight.tensor())?;
+            self.with_input(|input| {
+                Ok(kernel::forward::<E, O>(&s, input, &weight, bias.as_deref(), residual.as_deref()))
+            })?
+        };
+        let out = tensor(out, dims.to_vec())?;
+        let mut inputs: Vec<Value> = self.input.parts.clone();
+        if let Some(norm) = &self.input.norm {
+            inputs.extend([norm.gamma.clone(), norm.beta.clone()]);
+            inputs.extend(norm.scale_shift.clone());
+        }
+        inputs.push(self.weight.clone());
+        inputs.extend(self.bias.clone());
+        inputs.extend(self.residual.clone());
+        let inputs: Vec<&Value> = inputs.iter().collect();
+        Ok(tape.record(out, &inputs, move |gradient| self.backward(&statistics, gradient)))
+    }
+
+    /// The gradients of the parts, of the norm's values, of weight, bias and residual.
+    fn backward(self, statistics: &[f32], gradient: Tensor) -> Result<InputGradients> {
+        let norm = self.input.norm.as_ref();
+        let of_norm = norm.is_some_and(|n| [Some(&n.gamma), Some(&n.beta), n.scale_shift.as_ref()].into_iter().flatten().any(Value::needs_gradient));
+        let wanted = of_norm || self.input.parts.iter().any(Value::needs_gradient);
+        let found = {
+            let (gradient, weight) = (Values::<O>::of(&gradient)?, Floats::of(self.weight.tensor())?);
+            self.with_input(|input| {
+                Ok(kernel::backward::<E, O>(&self.shape, input, &weight, statistics, &gradient, wanted))
+            })?
+        };
+        let mut out = Vec::new();
+        let mut parts = found.parts.into_iter();
+        for part in &self.input.parts {
+            out.push(parts.next().map(|dx| like(part, tensor(dx, part.dims())?)).transpose()?);
+        }
+        if let Some(found) = found.norm {
+            let (batch, channels) = (self.shape.batch, self.shape.in_channels);
+            out.push(Some(tensor(found.gamma, channels)?));
+            out.push(Some(tensor(found.beta, channels)?));
+            if let Some(values) = found.scale_shift {
+                out.push(Some(tensor(values, (batch, 2 * channels))?));
+            }
+        }
+        out.push(Some(tensor(found.weight, self.weight.dims())?));
+        if self.bias.is_some() {
+            out.push(Some(tensor(found.bias, self.shape.out_channels)?));
+        }
+        if let Some(residual) = &self.residual {
+            out.push(Some(like(residual, gradient)?));
+        }
+        Ok(out)
+    }
+}
+
+/// A gradient in the type of what it is the gradient of.
+pub(super) fn like(value: &Value, gradient: Tensor) -> Result<Tensor> {
+    match value.tensor().dtype() {
+        DType::BF16 => cast::<bf16>(&gradient),
+        _ => cast::<f32>(&gradient),
+    }
 }

@@ -1,8 +1,10 @@
 //! Activations, sums, joins, look-ups and the VAE's sampling step.
 
-use candle_core::Tensor;
+use candle_core::{DType, Tensor};
+use half::bf16;
 
-use super::cpu::{Floats, elementwise as kernel, tensor, update};
+use super::cpu::element::Element;
+use super::cpu::{Floats, Values, elementwise as kernel, tensor, update};
 use super::tape::{Tape, Value};
 use crate::error::Result;
 use crate::fail;
@@ -27,8 +29,7 @@ pub fn add(tape: &Tape, a: &Value, b: &Value) -> Result<Value> {
         fail!("add: {:?} and {:?} differ", a.dims(), b.dims());
     }
     let dims = a.dims().to_vec();
-    let out = kernel::bias_rows(0, 1, None, Some(&Floats::of(a.tensor())?));
-    let out = tensor(out, dims)?;
+    let out = tensor(Floats::of(a.tensor())?.to_vec(), dims)?;
     super::cpu::add_assign(&out, b.tensor())?;
     Ok(tape.record(out, &[a, b], move |gradient| {
         // A true copy for one side: gradients are added to in place.
@@ -45,12 +46,18 @@ pub fn concat(tape: &Tape, a: &Value, b: &Value) -> Result<Value> {
     if rows_a != rows_b {
         fail!("concat: {:?} and {:?} differ before the channels", a.dims(), b.dims());
     }
-    let with_channels = |c: usize| [rows_a, &[c]].concat();
-    let (dims_a, dims_b) = (with_channels(ca), with_channels(cb));
-    let out = kernel::concat(&Floats::of(a.tensor())?, &Floats::of(b.tensor())?, ca, cb);
-    let out = tensor(out, with_channels(ca + cb))?;
-    Ok(tape.record(out, &[a, b], move |gradient| {
-        let (da, db) = kernel::split(&Floats::of(&gradient)?, ca, cb);
+    match a.tensor().dtype() {
+        DType::BF16 => joined::<bf16>(tape, (a, ca), (b, cb)),
+        _ => joined::<f32>(tape, (a, ca), (b, cb)),
+    }
+}
+
+fn joined<E: Element>(tape: &Tape, (a, ca): (&Value, usize), (b, cb): (&Value, usize)) -> Result<Value> {
+    let (dims_a, dims_b) = (a.dims().to_vec(), b.dims().to_vec());
+    let dims = [&dims_a[..dims_a.len() - 1], &[ca + cb]].concat();
+    let out = kernel::concat::<E>(&Values::of(a.tensor())?, &Values::of(b.tensor())?, ca, cb);
+    Ok(tape.record(tensor(out, dims)?, &[a, b], move |gradient| {
+        let (da, db) = kernel::split::<E>(&Values::of(&gradient)?, ca, cb);
         Ok(vec![Some(tensor(da, dims_a)?), Some(tensor(db, dims_b)?)])
     }))
 }

@@ -5,7 +5,7 @@
 
 use super::cpu::attention::AttentionShape;
 use super::cpu::conv::ConvShape;
-use super::cpu::norm::{Activation, NormShape};
+use super::cpu::norm::Activation;
 use super::elementwise::LOG_VARIANCE_RANGE;
 
 /// `x` (B, H, W, I) with `weight` (O, K, K, I), `bias` (O) and `residual` (B, OH, OW, O): (B, OH, OW, O).
@@ -59,6 +59,15 @@ pub fn linear(
         }
     }
     out
+}
+
+/// The sizes of one normalization over (batch, pixels, channels).
+#[derive(Clone, Copy, Debug)]
+pub struct NormShape {
+    pub batch: usize,
+    pub pixels: usize,
+    pub channels: usize,
+    pub groups: usize,
 }
 
 /// `x` (B, pixels, C), `gamma` and `beta` (C), `scale_shift` (B, 2C): (B, pixels, C).

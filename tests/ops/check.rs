@@ -2,13 +2,16 @@
 
 use std::fmt::Debug;
 
-use candle_core::{Device, Tensor};
+use candle_core::{DType, Device, Tensor};
 use distill::error::Result;
-use distill::ops::{Gradients, Tape, Value};
+use distill::ops::cpu::isa::{self, Isa, Precision};
+use distill::ops::{Convolution, Gradients, Input, Tape, Value, conv2d};
 use distill::rng::Rng;
 
-/// The largest error of an f32 op, as a part of the largest value beside it.
-const TOLERANCE: f64 = 1e-5;
+/// The largest error of an op, as a part of the largest value beside it.
+fn tolerance(isa: Isa) -> f64 {
+    if isa.precision() == Precision::F32 { 1e-5 } else { 3e-2 }
+}
 /// Central differences in f64: an error near STEP^2 from the third derivative and 1e-16 / STEP from rounding.
 const STEP: f64 = 1e-5;
 /// Elements of each input whose derivative is checked alone; a random direction checks all of them together.
@@ -26,7 +29,7 @@ pub fn normals(name: &str, shapes: &[&[usize]]) -> Vec<Tensor> {
 }
 
 pub fn floats(tensor: &Tensor) -> Vec<f32> {
-    tensor.flatten_all().unwrap().to_vec1().unwrap()
+    tensor.to_dtype(DType::F32).unwrap().flatten_all().unwrap().to_vec1().unwrap()
 }
 
 pub fn doubles(tensor: &Tensor) -> Vec<f64> {
@@ -40,8 +43,21 @@ fn dot(a: &[f64], b: &[f64]) -> f64 {
 /// The dot product with fixed weights: a loss under which an output's gradient is `weights`.
 pub fn functional(tape: &Tape, x: &Value, weights: &Tensor) -> Value {
     let value = dot(&doubles(x.tensor()), &doubles(weights)) as f32;
-    let weights = weights.copy().unwrap(); // the tape adds to gradients in place
+    // A copy, for the tape adds to gradients in place, of the output's type.
+    let weights = weights.to_dtype(x.tensor().dtype()).unwrap().copy().unwrap();
     tape.record(Tensor::new(value, &Device::Cpu).unwrap(), &[x], move |_| Ok(vec![Some(weights)]))
+}
+
+/// The 1 x 1 kernel (C, 1, 1, C) that changes nothing, through which an input can be seen.
+pub fn identity(channels: usize) -> Value {
+    let value = |i: usize| f32::from(u8::from(i / channels == i % channels));
+    let values: Vec<f32> = (0..channels * channels).map(value).collect();
+    Value::constant(Tensor::from_vec(values, (channels, 1, 1, channels), &Device::Cpu).unwrap())
+}
+
+/// What a convolution reads, as it reads it.
+pub fn seen(tape: &Tape, input: &Input, channels: usize) -> Result<Value> {
+    conv2d(tape, input, &identity(channels), Convolution { f32_output: true, ..Default::default() })
 }
 
 /// Runs `op` on `inputs`, of which those that `trains` names are trainable; returns its output and the gradients of
@@ -60,24 +76,47 @@ fn run(
     (out.tensor().clone(), weights, tape.backward(&loss).unwrap())
 }
 
-/// Checks `op` on `inputs` against its plain version `reference`. `case` names it in messages.
+/// Runs `test` with every set of kernels that this processor has, and says which were left out.
+pub fn each_isa(mut test: impl FnMut(Isa)) {
+    for isa in Isa::ALL {
+        match isa.available() {
+            true => isa::with(isa, || test(isa)),
+            false => eprintln!("skipped: this processor has no {}", isa.as_str()),
+        }
+    }
+}
+
+/// Checks `op` on `inputs` against its plain version `reference`, with every set of kernels. `case` names it in messages.
 pub fn check(
     case: &dyn Debug,
     inputs: &[Tensor],
     op: impl Fn(&Tape, &[Value]) -> Result<Value>,
     reference: impl Fn(&[Vec<f64>]) -> Vec<f64>,
 ) {
-    let (out, weights, gradients) = run(inputs, |_| true, &op);
+    // Values that bf16 holds exactly: what lies on one side of a kink stays there.
+    let exact = |t: &Tensor| t.to_dtype(DType::BF16).unwrap().to_dtype(DType::F32).unwrap();
+    let inputs: Vec<Tensor> = inputs.iter().map(exact).collect();
+    each_isa(|isa| check_with(isa, &(isa, case), &inputs, &op, &reference));
+}
+
+fn check_with(
+    isa: Isa,
+    case: &dyn Debug,
+    inputs: &[Tensor],
+    op: &impl Fn(&Tape, &[Value]) -> Result<Value>,
+    reference: &impl Fn(&[Vec<f64>]) -> Vec<f64>,
+) {
+    let (out, weights, gradients) = run(inputs, |_| true, op);
     let mut exact: Vec<Vec<f64>> = inputs.iter().map(doubles).collect();
-    close(&format!("{case:?}: output"), &doubles(&out), &reference(&exact));
+    close_within(tolerance(isa), &format!("{case:?}: output"), &doubles(&out), &reference(&exact));
     let weights = doubles(&weights);
     for (i, input) in inputs.iter().enumerate() {
         let gradient = gradients.get(input).unwrap();
         assert_eq!(gradient.dims(), input.dims(), "{case:?}: shape of gradient {i}");
         let loss = |x: &[Vec<f64>]| dot(&reference(x), &weights);
-        check_gradient(&format!("{case:?}: gradient {i}"), &doubles(gradient), &mut exact, i, loss);
+        check_gradient(tolerance(isa), &format!("{case:?}: gradient {i}"), &doubles(gradient), &mut exact, i, loss);
         // The same bits again, with this input alone trainable.
-        let (again, _, alone) = run(inputs, |j| j == i, &op);
+        let (again, _, alone) = run(inputs, |j| j == i, op);
         assert_eq!(floats(&out), floats(&again), "{case:?}: output differs from run to run");
         assert_eq!(floats(gradient), floats(alone.get(input).unwrap()), "{case:?}: gradient {i} differs when alone");
         let constants = (0..inputs.len()).filter(|&j| j != i);
@@ -86,7 +125,14 @@ pub fn check(
 }
 
 /// Checks single derivatives of `loss` with respect to input `i`, then the one along a random corner of the cube.
-fn check_gradient(what: &str, gradient: &[f64], inputs: &mut [Vec<f64>], i: usize, loss: impl Fn(&[Vec<f64>]) -> f64) {
+fn check_gradient(
+    tolerance: f64,
+    what: &str,
+    gradient: &[f64],
+    inputs: &mut [Vec<f64>],
+    i: usize,
+    loss: impl Fn(&[Vec<f64>]) -> f64,
+) {
     let mut rng = Rng::stream(2, "check", i as u32, 0);
     let n = gradient.len();
     let mut derivative = |direction: &dyn Fn(usize) -> f64| {
@@ -104,19 +150,23 @@ fn check_gradient(what: &str, gradient: &[f64], inputs: &mut [Vec<f64>], i: usiz
     let largest = gradient.iter().fold(0.0, |m: f64, g| m.max(g.abs()));
     for (&p, expected) in picks.iter().zip(expected) {
         let error = (gradient[p] - expected).abs();
-        assert!(error <= TOLERANCE * largest.max(1e-3), "{what}: element {p} is {}, expected {expected}", gradient[p]);
+        assert!(error <= tolerance * largest.max(1e-3), "{what}: element {p} is {}, expected {expected}", gradient[p]);
     }
     let signs: Vec<f64> = (0..n).map(|_| f64::from(rng.uniform() < 0.5) * 2.0 - 1.0).collect();
     let (found, expected) = (dot(gradient, &signs), derivative(&|k| signs[k]));
-    let bound = TOLERANCE * gradient.iter().map(|g| g.abs()).sum::<f64>().max(1e-3);
+    let bound = tolerance * gradient.iter().map(|g| g.abs()).sum::<f64>().max(1e-3);
     assert!((found - expected).abs() <= bound, "{what}: along a random direction {found}, expected {expected}");
 }
 
 /// Checks that two arrays agree, in parts of the largest expected value.
 pub fn close(what: &str, found: &[f64], expected: &[f64]) {
+    close_within(tolerance(Isa::Portable), what, found, expected);
+}
+
+fn close_within(tolerance: f64, what: &str, found: &[f64], expected: &[f64]) {
     assert_eq!(found.len(), expected.len(), "{what}: number of elements");
     let largest = expected.iter().fold(1e-6, |m: f64, v| m.max(v.abs()));
     for (i, (f, e)) in found.iter().zip(expected).enumerate() {
-        assert!((f - e).abs() <= TOLERANCE * largest, "{what}: element {i} is {f}, expected {e}");
+        assert!((f - e).abs() <= tolerance * largest, "{what}: element {i} is {f}, expected {e}");
     }
 }

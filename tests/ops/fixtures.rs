@@ -7,10 +7,10 @@ use candle_core::safetensors::MmapedSafetensors;
 use candle_core::{Device, Tensor};
 use distill::error::Result;
 use distill::ops::{
-    Activation, Tape, Value, attention, avg_pool2x, conv2d, cross_entropy, group_norm, linear, upsample2x,
+    Activation, Convolution, Input, Norm, Tape, Value, attention, conv2d, cross_entropy, linear, reshape,
 };
 
-use crate::check::{close, doubles, functional};
+use crate::check::{close, doubles, functional, seen};
 
 /// The labels of the case `cross_entropy`, as the file's metadata has them.
 const LABELS: [u16; 4] = [3, 0, 9, 3];
@@ -40,15 +40,26 @@ fn conv2d_and_linear_agree_with_pytorch() {
     for (case, stride, padding) in
         [("conv2d_k3", 1, 1), ("conv2d_k3_stride2", 2, 1), ("conv2d_k1", 1, 0), ("conv2d_k4_stride2", 2, 1)]
     {
-        check(case, &["x", "weight", "bias"], |t, v| conv2d(t, &v[0], &v[1], Some(&v[2]), None, stride, padding));
+        check(case, &["x", "weight", "bias"], |t, v| {
+            let options = Convolution { stride, padding, bias: Some(&v[2]), ..Default::default() };
+            conv2d(t, &Input::of(&v[0]), &v[1], options)
+        });
     }
-    check("linear", &["x", "weight", "bias"], |t, v| linear(t, &v[0], &v[1], Some(&v[2]), None));
+    check("linear", &["x", "weight", "bias"], |t, v| {
+        let rows = reshape(t, &v[0], &[21, 6])?;
+        reshape(t, &linear(t, &rows, &v[1], Some(&v[2]))?, &[3, 7, 5])
+    });
 }
 
 #[test]
-fn group_norm_agrees_with_pytorch() {
-    let norm =
-        |groups, act| move |t: &Tape, v: &[Value]| group_norm(t, &v[0], &v[1], &v[2], v.get(3), groups, act, 1e-5);
+fn norms_agree_with_pytorch() {
+    let norm = |groups, act| {
+        move |t: &Tape, v: &[Value]| {
+            let (gamma, beta, scale_shift) = (v[1].clone(), v[2].clone(), v.get(3).cloned());
+            let norm = Norm { gamma, beta, scale_shift, groups, act, eps: 1e-5 };
+            seen(t, &Input::of(&v[0]).normalized(norm), v[0].dims()[3])
+        }
+    };
     let inputs = ["x", "gamma", "beta", "scale_shift"];
     check("group_norm", &inputs[..3], norm(2, Activation::Identity));
     check("group_norm_relu", &inputs[..3], norm(4, Activation::Relu));
@@ -62,8 +73,7 @@ fn attention_agrees_with_pytorch() {
 }
 
 #[test]
-fn resampling_and_cross_entropy_agree_with_pytorch() {
-    check("avg_pool2x", &["x"], |t, v| avg_pool2x(t, &v[0]));
-    check("upsample2x", &["x"], |t, v| upsample2x(t, &v[0]));
+fn upsampling_and_cross_entropy_agree_with_pytorch() {
+    check("upsample2x", &["x"], |t, v| seen(t, &Input::of(&v[0]).upsampled(), v[0].dims()[3]));
     check("cross_entropy", &["logits"], |t, v| cross_entropy(t, &v[0], &LABELS));
 }

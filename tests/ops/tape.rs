@@ -1,10 +1,18 @@
 //! The tape: values used several times, values that need no gradient, and what is recorded at all.
 
 use distill::ops::cpu::conv::ConvShape;
-use distill::ops::{Activation, Tape, Value, add, conv2d, group_norm, linear, reference, silu, squared_error};
+use distill::ops::{
+    Activation, Convolution, Input, Norm, Tape, Value, add, conv2d, linear, reference, silu, squared_error,
+};
 use distill::rng::Rng;
 
 use crate::check::{check, doubles, floats, normal, normals};
+
+/// A 3 x 3 or 1 x 1 convolution that keeps the size, in f32.
+fn conv(tape: &Tape, x: &Input, weight: &Value, bias: Option<&Value>, residual: Option<&Value>) -> Value {
+    let padding = weight.dims()[1] / 2;
+    conv2d(tape, x, weight, Convolution { stride: 1, padding, bias, residual, f32_output: true }).unwrap()
+}
 
 /// x feeds a convolution twice over, as its input and as its residual, then everything is added to x again.
 #[test]
@@ -15,8 +23,8 @@ fn gradients_of_several_uses_add_up() {
         &"residual block",
         &normals("uses", &[&[3, 4, 5, 6], &[6, 3, 3, 6], &[6]]),
         |tape, v| {
-            let once = conv2d(tape, &v[0], &v[1], Some(&v[2]), Some(&v[0]), 1, 1)?;
-            let twice = conv2d(tape, &silu(tape, &once)?, &v[1], Some(&v[2]), Some(&once), 1, 1)?;
+            let once = conv(tape, &Input::of(&v[0]), &v[1], Some(&v[2]), Some(&v[0]));
+            let twice = conv(tape, &Input::of(&silu(tape, &once)?), &v[1], Some(&v[2]), Some(&once));
             add(tape, &add(tape, &twice, &once)?, &v[0])
         },
         |v| {
@@ -35,7 +43,7 @@ fn adding_to_one_gradient_leaves_its_siblings_alone() {
         &normals("siblings", &[&[2, 5], &[2, 5], &[5, 5]]),
         |tape, v| {
             let sum = add(tape, &v[0], &v[1])?;
-            let sum = linear(tape, &v[0], &v[2], None, Some(&sum))?;
+            let sum = add(tape, &linear(tape, &v[0], &v[2], None)?, &sum)?;
             let sum = add(tape, &sum, &v[0])?;
             add(tape, &sum, &sum)
         },
@@ -98,8 +106,9 @@ fn backward_changes_no_input() {
     let before: Vec<Vec<f32>> = inputs.iter().map(floats).collect();
     let tape = Tape::recording();
     let v: Vec<Value> = inputs.iter().map(|t| tape.param(t)).collect();
-    let hidden = group_norm(&tape, &v[0], &v[1], &v[2], Some(&v[3]), 4, Activation::Silu, 1e-5).unwrap();
-    let out = conv2d(&tape, &hidden, &v[4], None, Some(&v[0]), 1, 0).unwrap();
+    let (gamma, beta, scale_shift) = (v[1].clone(), v[2].clone(), Some(v[3].clone()));
+    let norm = Norm { gamma, beta, scale_shift, groups: 4, act: Activation::Silu, eps: 1e-5 };
+    let out = conv(&tape, &Input::of(&v[0]).normalized(norm), &v[4], None, Some(&v[0]));
     let loss = squared_error(&tape, &add(&tape, &out, &out).unwrap(), &inputs[0], None).unwrap();
     let gradients = tape.backward(&loss).unwrap();
     assert!(inputs.iter().all(|t| doubles(gradients.get(t).unwrap()).iter().any(|&g| g != 0.0)));
@@ -115,8 +124,10 @@ fn two_runs_give_the_same_bits() {
     let run = || {
         let tape = Tape::recording();
         let v: Vec<Value> = inputs.iter().map(|t| tape.param(t)).collect();
-        let hidden = conv2d(&tape, &v[0], &v[1], Some(&v[2]), None, 1, 1).unwrap();
-        let hidden = group_norm(&tape, &hidden, &v[3], &v[4], None, 2, Activation::Silu, 1e-5).unwrap();
+        let hidden = conv(&tape, &Input::of(&v[0]), &v[1], Some(&v[2]), None);
+        let (gamma, beta) = (v[3].clone(), v[4].clone());
+        let norm = Norm { gamma, beta, scale_shift: None, groups: 2, act: Activation::Silu, eps: 1e-5 };
+        let hidden = conv(&tape, &Input::of(&hidden).normalized(norm), &v[1], Some(&v[2]), None);
         let loss = squared_error(&tape, &hidden, &inputs[0], Some(&weights)).unwrap();
         let gradients = tape.backward(&loss).unwrap();
         inputs.iter().map(|t| floats(gradients.get(t).unwrap())).collect::<Vec<_>>()

@@ -4,7 +4,7 @@ use candle_nn::VarBuilder;
 
 use crate::error::Result;
 use crate::nn::{Conv2d, ConvConfig, GroupNorm, Linear, LinearConfig};
-use crate::ops::{self, Activation, Tape, Value};
+use crate::ops::{Activation, Input, Tape, Value};
 
 /// The sizes of a ConvNet.
 #[derive(Clone, Copy, Debug)]
@@ -21,6 +21,8 @@ pub struct ConvNetConfig {
 pub struct ConvNet {
     blocks: Vec<(Conv2d, GroupNorm)>,
     head: Linear,
+    /// Height and width of what the head reads.
+    side: usize,
 }
 
 impl ConvNet {
@@ -38,18 +40,17 @@ impl ConvNet {
         Ok(ConvNet {
             blocks: (0..config.depth).map(block).collect::<Result<_>>()?,
             head: Linear::new(head, vb.pp("head"))?,
+            side,
         })
     }
 
     /// Normalized images (B, H, W, 3) to logits (B, classes). The head reads the features in the order (h, w, c).
     pub fn forward(&self, tape: &Tape, x: &Value) -> Result<Value> {
-        let mut h = x.clone();
+        let mut h = Input::of(x);
         for (conv, norm) in &self.blocks {
-            h = norm.forward(tape, &conv.forward(tape, &h)?, Activation::Relu)?;
-            h = ops::avg_pool2x(tape, &h)?;
+            let x = conv.forward(tape, &h)?;
+            h = Input::of(&x).normalized(norm.before(tape, None, Activation::Relu)).pooled();
         }
-        let batch = h.dims()[0];
-        let features = h.tensor().elem_count() / batch;
-        self.head.forward(tape, &ops::reshape(tape, &h, &[batch, features])?)
+        self.head.over_images(tape, &h, self.side)
     }
 }

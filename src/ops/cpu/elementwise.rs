@@ -6,6 +6,7 @@ use std::ops::Range;
 use multiversion::multiversion;
 use rayon::prelude::*;
 
+use super::element::Element;
 use super::{CHUNK, copy_to, overwritten};
 
 /// e^x within 2 units in the last place, written so that the compiler turns a loop of it into vector code.
@@ -38,10 +39,18 @@ pub fn silu_derivative(x: f32) -> f32 {
 }
 
 /// target += addend.
-#[multiversion(targets("x86_64+avx512f+avx512vl", "x86_64+avx2"))]
-pub fn add_to(target: &mut [f32], addend: &[f32]) {
+#[multiversion(targets("x86_64+avx512f+avx512vl+avx512bw", "x86_64+avx2"))]
+pub fn add_to<E: Element>(target: &mut [E], addend: &[E]) {
     for (t, a) in target.iter_mut().zip(addend) {
-        *t += a;
+        *t = E::round(t.widen() + a.widen());
+    }
+}
+
+/// Elements of one type from those of another.
+#[multiversion(targets("x86_64+avx512f+avx512vl+avx512bw", "x86_64+avx2"))]
+pub fn round_to<A: Element, B: Element>(values: &[A], out: &mut [MaybeUninit<B>]) {
+    for (out, v) in out.iter_mut().zip(values) {
+        out.write(B::round(v.widen()));
     }
 }
 
@@ -71,42 +80,6 @@ pub fn silu_backward(x: &[f32], gradient: &mut [f32]) {
     gradient.par_chunks_mut(CHUNK).zip(x.par_chunks(CHUNK)).for_each(|(g, x)| kernel(x, g));
 }
 
-/// What a product is added to: rows of `bias` (or zeros), plus `residual`.
-pub fn bias_rows(len: usize, channels: usize, bias: Option<&[f32]>, residual: Option<&[f32]>) -> Vec<f32> {
-    let mut out = match residual {
-        Some(residual) => residual.to_vec(),
-        None => vec![0.0; len],
-    };
-    if let Some(bias) = bias {
-        let rows = (CHUNK / channels).max(1);
-        out.par_chunks_mut(rows * channels).for_each(|out| {
-            out.chunks_mut(channels).for_each(|row| add_to(row, bias));
-        });
-    }
-    out
-}
-
-/// The sum of all rows of a (rows, channels) matrix: the gradient of a bias.
-pub fn sum_rows(values: &[f32], channels: usize) -> Vec<f32> {
-    let rows = (CHUNK / channels).max(1);
-    let partials = values.par_chunks(rows * channels).map(|values| {
-        let mut sum = vec![0.0; channels];
-        add_rows(values, &mut sum);
-        sum
-    });
-    sum_in_order(partials.collect())
-}
-
-/// Adds all rows of a matrix to `sum`.
-#[multiversion(targets("x86_64+avx512f+avx512vl", "x86_64+avx2"))]
-pub fn add_rows(values: &[f32], sum: &mut [f32]) {
-    for row in values.chunks_exact(sum.len()) {
-        for (s, v) in sum.iter_mut().zip(row) {
-            *s += v;
-        }
-    }
-}
-
 /// Adds up equally long vectors, first to last.
 pub fn sum_in_order(partials: Vec<Vec<f32>>) -> Vec<f32> {
     let mut partials = partials.into_iter();
@@ -116,9 +89,9 @@ pub fn sum_in_order(partials: Vec<Vec<f32>>) -> Vec<f32> {
 }
 
 /// Joins rows of `a` and `b`: (rows, ca) and (rows, cb) to (rows, ca + cb).
-pub fn concat(a: &[f32], b: &[f32], ca: usize, cb: usize) -> Vec<f32> {
+pub fn concat<E: Element>(a: &[E], b: &[E], ca: usize, cb: usize) -> Vec<E> {
     let rows = (CHUNK / (ca + cb)).max(1);
-    let write = |out: &mut [MaybeUninit<f32>]| {
+    let write = |out: &mut [MaybeUninit<E>]| {
         out.par_chunks_mut(rows * (ca + cb)).zip(a.par_chunks(rows * ca)).zip(b.par_chunks(rows * cb)).for_each(
             |((out, a), b)| {
                 for ((out, a), b) in out.chunks_mut(ca + cb).zip(a.chunks(ca)).zip(b.chunks(cb)) {
@@ -133,12 +106,12 @@ pub fn concat(a: &[f32], b: &[f32], ca: usize, cb: usize) -> Vec<f32> {
 }
 
 /// Undoes [`concat`].
-pub fn split(values: &[f32], ca: usize, cb: usize) -> (Vec<f32>, Vec<f32>) {
+pub fn split<E: Element>(values: &[E], ca: usize, cb: usize) -> (Vec<E>, Vec<E>) {
     rayon::join(|| columns(values, ca + cb, 0..ca), || columns(values, ca + cb, ca..ca + cb))
 }
 
 /// Columns `range` of a matrix with `width`.
-fn columns(values: &[f32], width: usize, range: Range<usize>) -> Vec<f32> {
+fn columns<E: Element>(values: &[E], width: usize, range: Range<usize>) -> Vec<E> {
     let mut out = Vec::with_capacity(values.len() / width * range.len());
     values.chunks_exact(width).for_each(|row| out.extend_from_slice(&row[range.clone()]));
     out

@@ -1,48 +1,56 @@
-//! CPU kernels: plain functions over f32 slices, NHWC, parallel over images or rows with a fixed split, so that the
+//! CPU kernels: plain functions over slices, NHWC, parallel over images or rows with a fixed split, so that the
 //! same machine gives the same bits on every run.
 
-#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
-mod amx;
-#[cfg(not(all(target_arch = "x86_64", target_os = "linux")))]
-#[path = "amx_absent.rs"]
-mod amx;
 pub mod attention;
 pub mod conv;
+pub mod element;
 pub mod elementwise;
-pub mod gemm;
+pub mod input;
+pub mod isa;
+mod micro;
 pub mod norm;
-pub mod products;
-pub mod resample;
+mod pack;
+pub mod window;
 
 use std::cell::RefCell;
+use std::marker::PhantomData;
 use std::mem::MaybeUninit;
 use std::ops::{Deref, Range};
 
-use candle_core::{CpuStorage, Device, InplaceOp1, InplaceOp2, Layout, Shape, Storage, StorageRef, Tensor};
+use candle_core::{CpuStorage, DType, Device, InplaceOp1, InplaceOp2, Layout, Shape, Storage, StorageRef, Tensor};
+use half::bf16;
 use rayon::prelude::*;
 
+use self::element::Element;
 use crate::error::Result;
 use crate::fail;
 
 /// Elements per task of an elementwise loop: large enough to hide the hand-over, small enough to stay in L2.
 pub const CHUNK: usize = 1 << 16;
 
-/// Read access to the elements of a contiguous f32 CPU tensor.
-pub struct Floats<'a> {
+/// Read access to the elements of a contiguous CPU tensor.
+pub struct Values<'a, E> {
     storage: StorageRef<'a>,
     range: Range<usize>,
+    element: PhantomData<E>,
 }
 
-impl<'a> Floats<'a> {
+/// That of an f32 tensor.
+pub type Floats<'a> = Values<'a, f32>;
+
+impl<'a, E: Element> Values<'a, E> {
     pub fn of(tensor: &'a Tensor) -> Result<Self> {
         let (storage, layout) = tensor.storage_and_layout();
         let Some((start, end)) = layout.contiguous_offsets() else {
             fail!("a CPU kernel needs a contiguous tensor, found strides {:?}", layout.stride());
         };
         match &*storage {
-            Storage::Cpu(CpuStorage::F32(_)) => Ok(Floats { storage, range: start..end }),
+            Storage::Cpu(values) if E::cpu_storage_as_slice(values).is_ok() => {
+                Ok(Values { storage, range: start..end, element: PhantomData })
+            }
             _ => fail!(
-                "a CPU kernel needs an f32 tensor on the CPU, found {:?} on {:?}",
+                "a CPU kernel needs a tensor of {:?} on the CPU, found {:?} on {:?}",
+                E::DTYPE,
                 tensor.dtype(),
                 tensor.device()
             ),
@@ -50,27 +58,44 @@ impl<'a> Floats<'a> {
     }
 }
 
-impl Deref for Floats<'_> {
-    type Target = [f32];
+impl<E: Element> Deref for Values<'_, E> {
+    type Target = [E];
 
-    fn deref(&self) -> &[f32] {
+    fn deref(&self) -> &[E] {
         match &*self.storage {
-            Storage::Cpu(CpuStorage::F32(values)) => &values[self.range.clone()],
+            Storage::Cpu(values) => E::cpu_storage_as_slice(values).map_or(&[], |values| &values[self.range.clone()]),
             _ => &[], // `of` admits nothing else
         }
     }
 }
 
 /// A tensor that takes `values` over without a copy.
-pub fn tensor(values: Vec<f32>, shape: impl Into<Shape>) -> Result<Tensor> {
+pub fn tensor<E: Element>(values: Vec<E>, shape: impl Into<Shape>) -> Result<Tensor> {
     Ok(Tensor::from_vec(values, shape.into(), &Device::Cpu)?)
+}
+
+/// A contiguous tensor with elements of type `E`: itself, if it is one.
+pub fn cast<E: Element>(tensor: &Tensor) -> Result<Tensor> {
+    fn round<A: Element, B: Element>(values: &[A]) -> Vec<B> {
+        let run = |out: &mut [MaybeUninit<B>]| {
+            out.par_chunks_mut(CHUNK).zip(values.par_chunks(CHUNK)).for_each(|(o, v)| elementwise::round_to(v, o));
+        };
+        // SAFETY: the chunks cover both.
+        unsafe { overwritten(values.len(), run) }
+    }
+    match tensor.dtype() {
+        dtype if dtype == E::DTYPE => Ok(tensor.clone()),
+        DType::F32 => self::tensor(round::<f32, E>(&Values::of(tensor)?), tensor.dims()),
+        DType::BF16 => self::tensor(round::<bf16, E>(&Values::of(tensor)?), tensor.dims()),
+        other => fail!("a CPU kernel needs a tensor of f32 or bf16, found {other:?}"),
+    }
 }
 
 /// A vector of `len` elements that `write` fills: zeros written before would cost a pass over memory.
 ///
 /// # Safety
 /// `write` initializes every element.
-pub unsafe fn overwritten(len: usize, write: impl FnOnce(&mut [MaybeUninit<f32>])) -> Vec<f32> {
+pub unsafe fn overwritten<E>(len: usize, write: impl FnOnce(&mut [MaybeUninit<E>])) -> Vec<E> {
     let mut values = Vec::with_capacity(len);
     write(&mut values.spare_capacity_mut()[..len]);
     // SAFETY: the caller's promise.
@@ -79,7 +104,7 @@ pub unsafe fn overwritten(len: usize, write: impl FnOnce(&mut [MaybeUninit<f32>]
 }
 
 /// Copies `source` to where nothing was before.
-fn copy_to(target: &mut [MaybeUninit<f32>], source: &[f32]) {
+fn copy_to<E: Copy>(target: &mut [MaybeUninit<E>], source: &[E]) {
     for (t, &s) in target.iter_mut().zip(source) {
         t.write(s);
     }
@@ -127,15 +152,24 @@ impl InplaceOp2 for AddAssign {
         addend: &CpuStorage,
         al: &Layout,
     ) -> candle_core::Result<()> {
+        fn add<E: Element>(target: &mut [E], addend: &[E]) {
+            let chunks = target.par_chunks_mut(CHUNK).zip(addend.par_chunks(CHUNK));
+            chunks.for_each(|(target, addend)| elementwise::add_to(target, addend));
+        }
         match (target, tl.contiguous_offsets(), addend, al.contiguous_offsets()) {
             (CpuStorage::F32(target), Some((t0, t1)), CpuStorage::F32(addend), Some((a0, a1)))
                 if t1 - t0 == a1 - a0 =>
             {
-                let chunks = target[t0..t1].par_chunks_mut(CHUNK).zip(addend[a0..a1].par_chunks(CHUNK));
-                chunks.for_each(|(target, addend)| elementwise::add_to(target, addend));
+                add(&mut target[t0..t1], &addend[a0..a1]);
                 Ok(())
             }
-            _ => candle_core::bail!("an in-place sum needs two contiguous f32 tensors of one size"),
+            (CpuStorage::BF16(target), Some((t0, t1)), CpuStorage::BF16(addend), Some((a0, a1)))
+                if t1 - t0 == a1 - a0 =>
+            {
+                add(&mut target[t0..t1], &addend[a0..a1]);
+                Ok(())
+            }
+            _ => candle_core::bail!("an in-place sum needs two contiguous tensors of one size and type"),
         }
     }
 }

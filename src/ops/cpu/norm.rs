@@ -1,13 +1,12 @@
-//! Group normalization with an optional scale-shift and activation, fused, one image after the other so that an image
-//! stays in L2 through all passes.
+//! Group normalization with an optional scale-shift and activation: what is computed for each channel of one image, and
+//! the loops over its pixels.
 
 use std::mem::MaybeUninit;
 
 use multiversion::multiversion;
-use rayon::prelude::*;
 
+use super::element::Element;
 use super::elementwise::{sigmoid, silu_derivative};
-use super::overwritten;
 
 /// What follows a normalization in the same pass.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,252 +16,308 @@ pub enum Activation {
     Silu,
 }
 
-/// The sizes of one normalization over (batch, pixels, channels).
-#[derive(Clone, Copy, Debug)]
-pub struct NormShape {
-    pub batch: usize,
-    pub pixels: usize,
-    pub channels: usize,
-    pub groups: usize,
-}
-
-/// The trainable and per-image factors: y = act((x_hat gamma + beta) (1 + scale) + shift).
+/// y = act((x_hat gamma + beta) (1 + scale) + shift), where x_hat is normalized over an image's groups of channels.
 #[derive(Clone, Copy)]
-pub struct Affine<'a> {
+pub struct Norm<'a> {
     /// (C)
     pub gamma: &'a [f32],
     /// (C)
     pub beta: &'a [f32],
     /// (B, 2C): scale, then shift.
     pub scale_shift: Option<&'a [f32]>,
+    pub groups: usize,
+    pub act: Activation,
+    pub eps: f32,
 }
 
-/// What [`backward`] returns beside the input's gradient; shapes as in the forward pass.
+/// The gradients of what a [`Norm`] is made of; shapes as there.
 pub struct NormGradients {
     pub gamma: Vec<f32>,
     pub beta: Vec<f32>,
     pub scale_shift: Option<Vec<f32>>,
 }
 
-/// Returns the output and the statistics (B, 2C): mean and 1 / std of each channel's group.
-pub fn forward(shape: &NormShape, x: &[f32], affine: Affine, act: Activation, eps: f32) -> (Vec<f32>, Vec<f32>) {
-    let c = shape.channels;
-    let mut statistics = vec![0.0; shape.batch * 2 * c];
-    let image = shape.pixels * c;
-    let normalize = |out: &mut [MaybeUninit<f32>]| {
-        out.par_chunks_mut(image).zip(x.par_chunks(image)).zip(statistics.par_chunks_mut(2 * c)).enumerate().for_each(
-            |(n, ((out, x), statistics))| {
-                image_statistics(shape, x, eps, statistics);
-                let (a, b) = scale_and_offset(shape, statistics, affine, n);
-                match act {
-                    Activation::Identity => apply_identity(x, &a, &b, out),
-                    Activation::Relu => apply_relu(x, &a, &b, out),
-                    Activation::Silu => apply_silu(x, &a, &b, out),
-                }
-            },
-        );
-    };
-    // SAFETY: the images cover the output, and `apply_...` writes all of an image's rows.
-    let out = unsafe { overwritten(x.len(), normalize) };
-    (out, statistics)
+/// Pixels of one image or of many, one after the other.
+#[derive(Clone, Copy)]
+pub struct Pixels<'a, E> {
+    pub values: &'a [E],
+    pub channels: usize,
 }
 
-/// All gradients from that of the output, the input and the statistics of the forward pass.
-pub fn backward(
-    shape: &NormShape,
-    x: &[f32],
-    dx: &mut [f32],
-    statistics: &[f32],
-    affine: Affine,
-    act: Activation,
-) -> NormGradients {
-    let c = shape.channels;
-    let image = shape.pixels * c;
-    // Per image and channel: sum of du, then sum of du x_hat, where u is what the activation was applied to.
-    let mut sums = vec![0.0; shape.batch * 2 * c];
-    dx.par_chunks_mut(image).zip(x.par_chunks(image)).zip(sums.par_chunks_mut(2 * c)).enumerate().for_each(
-        |(n, ((dx, x), sums))| {
-            let statistics = &statistics[n * 2 * c..][..2 * c];
-            let (a, b) = scale_and_offset(shape, statistics, affine, n);
-            let (du, du_xhat) = sums.split_at_mut(c);
-            match act {
-                Activation::Identity => {}
-                Activation::Relu => through_relu(x, &a, &b, dx),
-                Activation::Silu => through_silu(x, &a, &b, dx),
-            }
-            reduce(x, dx, statistics, du, du_xhat);
-            let (p, q, r) = input_factors(shape, statistics, affine, n, du, du_xhat);
-            combine(x, &p, &q, &r, dx);
-        },
-    );
-    parameter_gradients(shape, &sums, affine)
+impl<'a, E> Pixels<'a, E> {
+    /// Image `n` of many, of `pixels` pixels each.
+    pub fn image(&self, n: usize, pixels: usize) -> Pixels<'a, E> {
+        let len = pixels * self.channels;
+        Pixels { values: &self.values[n * len..][..len], channels: self.channels }
+    }
 }
 
-fn parameter_gradients(shape: &NormShape, sums: &[f32], affine: Affine) -> NormGradients {
-    let c = shape.channels;
-    let (mut gamma, mut beta) = (vec![0.0; c], vec![0.0; c]);
-    let mut scale_shift = affine.scale_shift.map(|_| Vec::with_capacity(shape.batch * 2 * c));
-    for (n, sums) in sums.chunks(2 * c).enumerate() {
-        let (du, du_xhat) = sums.split_at(c);
+impl Norm<'_> {
+    fn channels(&self) -> usize {
+        self.gamma.len()
+    }
+
+    /// gamma (1 + scale) of image `n`.
+    fn factor(&self, n: usize, i: usize) -> f32 {
+        let scale = self.scale_shift.map_or(0.0, |s| s[n * 2 * self.channels() + i]);
+        self.gamma[i] * (1.0 + scale)
+    }
+
+    /// y = act(a x + b): factors and offsets of image `n`, whose `statistics` are means and 1 / std of each channel.
+    pub fn factors(&self, n: usize, statistics: &[f32]) -> (Vec<f32>, Vec<f32>) {
+        let c = self.channels();
+        (0..c)
+            .map(|i| {
+                let (scale, shift) =
+                    self.scale_shift.map_or((0.0, 0.0), |s| (s[n * 2 * c + i], s[n * 2 * c + c + i]));
+                let a = statistics[c + i] * self.factor(n, i);
+                (a, self.beta[i] * (1.0 + scale) + shift - statistics[i] * a)
+            })
+            .unzip()
+    }
+
+    /// dx = p du + q x + r, from d x_hat = du gamma (1 + scale) and
+    /// dx = rstd (d x_hat - mean(d x_hat) - x_hat mean(d x_hat x_hat)), means over the group; `sums` holds the sums over
+    /// pixels of du, then those of du x_hat.
+    pub fn input_factors(&self, n: usize, pixels: usize, statistics: &[f32], sums: &[f32]) -> [Vec<f32>; 3] {
+        let c = self.channels();
+        let mut m1: Vec<f32> = (0..c).map(|i| self.factor(n, i) * sums[i]).collect();
+        let mut m2: Vec<f32> = (0..c).map(|i| self.factor(n, i) * sums[c + i]).collect();
+        average_groups(self.groups, pixels, &mut m1);
+        average_groups(self.groups, pixels, &mut m2);
+        let mut out = [vec![0.0; c], vec![0.0; c], vec![0.0; c]];
         for i in 0..c {
-            let scale = 1.0 + affine.scale_shift.map_or(0.0, |s| s[n * 2 * c + i]);
-            gamma[i] += scale * du_xhat[i];
-            beta[i] += scale * du[i];
+            let (mean, rstd) = (statistics[i], statistics[c + i]);
+            out[0][i] = rstd * self.factor(n, i);
+            out[1][i] = -rstd * rstd * m2[i];
+            out[2][i] = -rstd * m1[i] - out[1][i] * mean;
         }
-        if let Some(out) = &mut scale_shift {
-            out.extend((0..c).map(|i| affine.gamma[i] * du_xhat[i] + affine.beta[i] * du[i]));
-            out.extend_from_slice(du);
+        out
+    }
+
+    /// From the sums of all images, (B, 2C): those of du, then those of du x_hat.
+    pub fn gradients(&self, sums: &[f32]) -> NormGradients {
+        let c = self.channels();
+        let (mut gamma, mut beta) = (vec![0.0; c], vec![0.0; c]);
+        let mut scale_shift = self.scale_shift.map(|_| Vec::with_capacity(sums.len()));
+        for (n, sums) in sums.chunks(2 * c).enumerate() {
+            let (du, du_xhat) = sums.split_at(c);
+            for i in 0..c {
+                let scale = 1.0 + self.scale_shift.map_or(0.0, |s| s[n * 2 * c + i]);
+                gamma[i] += scale * du_xhat[i];
+                beta[i] += scale * du[i];
+            }
+            if let Some(out) = &mut scale_shift {
+                out.extend((0..c).map(|i| self.gamma[i] * du_xhat[i] + self.beta[i] * du[i]));
+                out.extend_from_slice(du);
+            }
+        }
+        NormGradients { gamma, beta, scale_shift }
+    }
+
+    /// Means and 1 / std (2C) of the channels of an image, which `parts` hold side by side. Two passes: f32 sums of
+    /// squares would lose digits where the mean is large.
+    pub fn statistics<E: Element>(&self, parts: &[Pixels<E>], out: &mut [f32]) {
+        let (mean, rstd) = out.split_at_mut(self.channels());
+        let pixels = parts[0].values.len() / parts[0].channels;
+        out_of(parts, |part, at| channel_sums(part.values, &mut mean[at]));
+        average_groups(self.groups, pixels, mean);
+        out_of(parts, |part, at| centered_squares(part.values, &mean[at.clone()], &mut rstd[at]));
+        average_groups(self.groups, pixels, rstd);
+        for r in rstd {
+            *r = 1.0 / (*r + self.eps).sqrt();
         }
     }
-    NormGradients { gamma, beta, scale_shift }
 }
 
-/// Mean and 1 / std of each group, written once for each of its channels. Two passes: f32 sums of squares would lose
-/// digits where the mean is large.
-fn image_statistics(shape: &NormShape, x: &[f32], eps: f32, out: &mut [f32]) {
-    let (mean, rstd) = out.split_at_mut(shape.channels);
-    channel_sums(x, mean);
-    average_groups(shape, mean);
-    centered_squares(x, mean, rstd);
-    average_groups(shape, rstd);
-    for r in rstd {
-        *r = 1.0 / (*r + eps).sqrt();
+/// Calls `f` with each part and the range of its channels.
+pub fn out_of<'a, E>(parts: &[Pixels<'a, E>], mut f: impl FnMut(&Pixels<'a, E>, std::ops::Range<usize>)) {
+    let mut first = 0;
+    for part in parts {
+        f(part, first..first + part.channels);
+        first += part.channels;
     }
 }
 
 /// Replaces channel sums by the mean over their group's channels and pixels.
-fn average_groups(shape: &NormShape, sums: &mut [f32]) {
-    let width = shape.channels / shape.groups;
+fn average_groups(groups: usize, pixels: usize, sums: &mut [f32]) {
+    let width = sums.len() / groups;
     for group in sums.chunks_mut(width) {
         let total: f64 = group.iter().map(|&v| f64::from(v)).sum();
-        group.fill((total / (width * shape.pixels) as f64) as f32);
+        group.fill((total / (width * pixels) as f64) as f32);
     }
 }
 
-/// y = act(a x + b): the normalization of image `n` as one factor and one offset a channel.
-fn scale_and_offset(shape: &NormShape, statistics: &[f32], affine: Affine, n: usize) -> (Vec<f32>, Vec<f32>) {
-    let c = shape.channels;
-    (0..c)
-        .map(|i| {
-            let (mean, rstd) = (statistics[i], statistics[c + i]);
-            let (scale, shift) = affine.scale_shift.map_or((0.0, 0.0), |s| (s[n * 2 * c + i], s[n * 2 * c + c + i]));
-            let a = rstd * affine.gamma[i] * (1.0 + scale);
-            (a, affine.beta[i] * (1.0 + scale) + shift - mean * a)
-        })
-        .unzip()
-}
-
-/// dx = p du + q x + r, from d x_hat = du gamma (1 + scale) and
-/// dx = rstd (d x_hat - mean(d x_hat) - x_hat mean(d x_hat x_hat)), means over the group.
-fn input_factors(
-    shape: &NormShape,
-    statistics: &[f32],
-    affine: Affine,
-    n: usize,
-    du: &[f32],
-    du_xhat: &[f32],
-) -> (Vec<f32>, Vec<f32>, Vec<f32>) {
-    let c = shape.channels;
-    let full_gamma = |i: usize| affine.gamma[i] * (1.0 + affine.scale_shift.map_or(0.0, |s| s[n * 2 * c + i]));
-    let mut m1: Vec<f32> = (0..c).map(|i| full_gamma(i) * du[i]).collect();
-    let mut m2: Vec<f32> = (0..c).map(|i| full_gamma(i) * du_xhat[i]).collect();
-    average_groups(shape, &mut m1);
-    average_groups(shape, &mut m2);
-    let (mut p, mut q, mut r) = (vec![0.0; c], vec![0.0; c], vec![0.0; c]);
-    for i in 0..c {
-        let (mean, rstd) = (statistics[i], statistics[c + i]);
-        p[i] = rstd * full_gamma(i);
-        q[i] = -rstd * rstd * m2[i];
-        r[i] = -rstd * m1[i] - q[i] * mean;
-    }
-    (p, q, r)
-}
-
-#[multiversion(targets("x86_64+avx512f+avx512vl", "x86_64+avx2"))]
-fn channel_sums(x: &[f32], sums: &mut [f32]) {
+/// Adds the pixels' values to `sums`.
+#[multiversion(targets("x86_64+avx512f+avx512vl+avx512bw", "x86_64+avx2"))]
+pub fn channel_sums<E: Element>(x: &[E], sums: &mut [f32]) {
     for row in x.chunks_exact(sums.len()) {
         for (s, x) in sums.iter_mut().zip(row) {
-            *s += x;
+            *s += x.widen();
         }
     }
 }
 
-#[multiversion(targets("x86_64+avx512f+avx512vl", "x86_64+avx2"))]
-fn centered_squares(x: &[f32], mean: &[f32], sums: &mut [f32]) {
+#[multiversion(targets("x86_64+avx512f+avx512vl+avx512bw", "x86_64+avx2"))]
+fn centered_squares<E: Element>(x: &[E], mean: &[f32], sums: &mut [f32]) {
     for row in x.chunks_exact(sums.len()) {
         for ((s, x), m) in sums.iter_mut().zip(row).zip(mean) {
-            *s += (x - m) * (x - m);
+            *s += (x.widen() - m) * (x.widen() - m);
         }
     }
 }
 
-#[multiversion(targets("x86_64+avx512f+avx512vl", "x86_64+avx2"))]
-fn apply_identity(x: &[f32], a: &[f32], b: &[f32], out: &mut [MaybeUninit<f32>]) {
-    for (out, x) in out.chunks_exact_mut(a.len()).zip(x.chunks_exact(a.len())) {
-        for (((o, x), a), b) in out.iter_mut().zip(x).zip(a).zip(b) {
-            o.write(a * x + b);
+#[inline(always)]
+fn apply(act: Activation, u: f32) -> f32 {
+    match act {
+        Activation::Identity => u,
+        Activation::Relu => if u > 0.0 { u } else { 0.0 * u }, // 0 * u keeps a NaN visible
+        Activation::Silu => u * sigmoid(u),
+    }
+}
+
+#[inline(always)]
+fn derivative(act: Activation, u: f32) -> f32 {
+    match act {
+        Activation::Identity => 1.0,
+        Activation::Relu => f32::from(u8::from(u > 0.0)),
+        Activation::Silu => silu_derivative(u),
+    }
+}
+
+/// Calls a loop with the activation as a constant, so that each becomes its own vector code.
+macro_rules! for_each_activation {
+    ($act:expr, $loop:expr) => {
+        match $act {
+            Activation::Identity => $loop(Activation::Identity),
+            Activation::Relu => $loop(Activation::Relu),
+            Activation::Silu => $loop(Activation::Silu),
+        }
+    };
+}
+
+/// act(a x + b) of each pixel, into rows of `out` of `stride` elements.
+#[multiversion(targets("x86_64+avx512f+avx512vl+avx512bw", "x86_64+avx2"))]
+pub fn normalize<E: Element>(act: Activation, x: &[E], a: &[f32], b: &[f32], stride: usize, out: &mut [E]) {
+    for_each_activation!(act, |act| {
+        for (out, x) in out.chunks_mut(stride).zip(x.chunks_exact(a.len())) {
+            for (((o, x), a), b) in out.iter_mut().zip(x).zip(a).zip(b) {
+                *o = E::round(apply(act, a * x.widen() + b));
+            }
+        }
+    });
+}
+
+/// The mean of act(a x + b) over 2 x 2 pixels, into rows of `out` of `stride` elements. `x` is two rows of pixels.
+#[multiversion(targets("x86_64+avx512f+avx512vl+avx512bw", "x86_64+avx2"))]
+pub fn normalize_pool<E: Element>(act: Activation, x: &[E], a: &[f32], b: &[f32], stride: usize, out: &mut [E]) {
+    let c = a.len();
+    let (top, bottom) = x.split_at(x.len() / 2);
+    for_each_activation!(act, |act| {
+        for ((out, top), bottom) in out.chunks_mut(stride).zip(top.chunks_exact(2 * c)).zip(bottom.chunks_exact(2 * c))
+        {
+            let ((x0, x1), (x2, x3)) = (top.split_at(c), bottom.split_at(c));
+            for i in 0..c {
+                let value = |x: &[E]| apply(act, a[i] * x[i].widen() + b[i]);
+                out[i] = E::round(0.25 * ((value(x0) + value(x1)) + (value(x2) + value(x3))));
+            }
+        }
+    });
+}
+
+/// du = dy act'(a x + b) in place of dy, whose rows have `stride` elements, and its sums and those of du (x - mean).
+#[multiversion(targets("x86_64+avx512f+avx512vl+avx512bw", "x86_64+avx2"))]
+#[allow(clippy::too_many_arguments)]
+pub fn through_activation<E: Element>(
+    act: Activation,
+    x: &[E],
+    (a, b, mean): (&[f32], &[f32], &[f32]),
+    stride: usize,
+    dy: &mut [f32],
+    (sum, sum_xhat): (&mut [f32], &mut [f32]),
+) {
+    let c = a.len();
+    for_each_activation!(act, |act| {
+        for (dy, x) in dy.chunks_mut(stride).zip(x.chunks_exact(c)) {
+            let dy = &mut dy[..c];
+            for i in 0..c {
+                let x = x[i].widen();
+                let du = dy[i] * derivative(act, a[i] * x + b[i]);
+                dy[i] = du;
+                sum[i] += du;
+                sum_xhat[i] += du * (x - mean[i]);
+            }
+        }
+    });
+}
+
+/// dx = p du + q x + r.
+#[multiversion(targets("x86_64+avx512f+avx512vl+avx512bw", "x86_64+avx2"))]
+pub fn combine<E: Element>(x: &[E], [p, q, r]: [&[f32]; 3], stride: usize, du: &[f32], dx: &mut [MaybeUninit<E>]) {
+    let c = p.len();
+    for ((dx, du), x) in dx.chunks_exact_mut(c).zip(du.chunks(stride)).zip(x.chunks_exact(c)) {
+        let du = &du[..c];
+        for i in 0..c {
+            dx[i].write(E::round(p[i] * du[i] + q[i] * x[i].widen() + r[i]));
         }
     }
 }
 
-#[multiversion(targets("x86_64+avx512f+avx512vl", "x86_64+avx2"))]
-fn apply_relu(x: &[f32], a: &[f32], b: &[f32], out: &mut [MaybeUninit<f32>]) {
-    for (out, x) in out.chunks_exact_mut(a.len()).zip(x.chunks_exact(a.len())) {
-        for (((o, x), a), b) in out.iter_mut().zip(x).zip(a).zip(b) {
-            let u = a * x + b;
-            o.write(if u > 0.0 { u } else { 0.0 * u }); // 0 * u keeps a NaN visible
+/// The sums of [`through_activation`] behind 2 x 2 pooling: each pixel gets a quarter of its output's `dy`. `x` is two
+/// rows of pixels, `dy` one of outputs.
+#[multiversion(targets("x86_64+avx512f+avx512vl+avx512bw", "x86_64+avx2"))]
+#[allow(clippy::too_many_arguments)]
+pub fn pooled_sums<E: Element>(
+    act: Activation,
+    x: &[E],
+    (a, b, mean): (&[f32], &[f32], &[f32]),
+    stride: usize,
+    dy: &[f32],
+    (sum, sum_xhat): (&mut [f32], &mut [f32]),
+) {
+    let c = a.len();
+    let (top, bottom) = x.split_at(x.len() / 2);
+    for_each_activation!(act, |act| {
+        for ((dy, top), bottom) in dy.chunks(stride).zip(top.chunks_exact(2 * c)).zip(bottom.chunks_exact(2 * c)) {
+            let dy = &dy[..c];
+            for x in [&top[..c], &top[c..], &bottom[..c], &bottom[c..]] {
+                for i in 0..c {
+                    let x = x[i].widen();
+                    let du = 0.25 * dy[i] * derivative(act, a[i] * x + b[i]);
+                    sum[i] += du;
+                    sum_xhat[i] += du * (x - mean[i]);
+                }
+            }
         }
-    }
+    });
 }
 
-#[multiversion(targets("x86_64+avx512f+avx512vl", "x86_64+avx2"))]
-fn apply_silu(x: &[f32], a: &[f32], b: &[f32], out: &mut [MaybeUninit<f32>]) {
-    for (out, x) in out.chunks_exact_mut(a.len()).zip(x.chunks_exact(a.len())) {
-        for (((o, x), a), b) in out.iter_mut().zip(x).zip(a).zip(b) {
-            let u = a * x + b;
-            o.write(u * sigmoid(u));
+/// [`combine`] behind 2 x 2 pooling, with du computed again. `x` and `dx` are two rows of pixels, `dy` one of outputs.
+#[multiversion(targets("x86_64+avx512f+avx512vl+avx512bw", "x86_64+avx2"))]
+#[allow(clippy::too_many_arguments)]
+pub fn combine_pooled<E: Element>(
+    act: Activation,
+    x: &[E],
+    (a, b): (&[f32], &[f32]),
+    [p, q, r]: [&[f32]; 3],
+    stride: usize,
+    dy: &[f32],
+    dx: &mut [MaybeUninit<E>],
+) {
+    let c = a.len();
+    let ((top, bottom), (dx_top, dx_bottom)) = (x.split_at(x.len() / 2), dx.split_at_mut(x.len() / 2));
+    for_each_activation!(act, |act| {
+        for (x, dx) in [(top, &mut *dx_top), (bottom, &mut *dx_bottom)] {
+            for ((dy, x), dx) in dy.chunks(stride).zip(x.chunks_exact(2 * c)).zip(dx.chunks_exact_mut(2 * c)) {
+                let dy = &dy[..c];
+                for (x, dx) in x.chunks_exact(c).zip(dx.chunks_exact_mut(c)) {
+                    for i in 0..c {
+                        let x = x[i].widen();
+                        let du = 0.25 * dy[i] * derivative(act, a[i] * x + b[i]);
+                        dx[i].write(E::round(p[i] * du + q[i] * x + r[i]));
+                    }
+                }
+            }
         }
-    }
-}
-
-#[multiversion(targets("x86_64+avx512f+avx512vl", "x86_64+avx2"))]
-fn through_relu(x: &[f32], a: &[f32], b: &[f32], du: &mut [f32]) {
-    for (du, x) in du.chunks_exact_mut(a.len()).zip(x.chunks_exact(a.len())) {
-        for (((d, x), a), b) in du.iter_mut().zip(x).zip(a).zip(b) {
-            *d = if a * x + b > 0.0 { *d } else { 0.0 };
-        }
-    }
-}
-
-#[multiversion(targets("x86_64+avx512f+avx512vl", "x86_64+avx2"))]
-fn through_silu(x: &[f32], a: &[f32], b: &[f32], du: &mut [f32]) {
-    for (du, x) in du.chunks_exact_mut(a.len()).zip(x.chunks_exact(a.len())) {
-        for (((d, x), a), b) in du.iter_mut().zip(x).zip(a).zip(b) {
-            *d *= silu_derivative(a * x + b);
-        }
-    }
-}
-
-#[multiversion(targets("x86_64+avx512f+avx512vl", "x86_64+avx2"))]
-fn reduce(x: &[f32], du: &[f32], statistics: &[f32], sum: &mut [f32], sum_xhat: &mut [f32]) {
-    let c = sum.len();
-    let (mean, rstd) = statistics.split_at(c);
-    for (du, x) in du.chunks_exact(c).zip(x.chunks_exact(c)) {
-        for ((((s, sx), d), x), m) in sum.iter_mut().zip(sum_xhat.iter_mut()).zip(du).zip(x).zip(mean) {
-            *s += d;
-            *sx += d * (x - m);
-        }
-    }
-    for (sx, r) in sum_xhat.iter_mut().zip(rstd) {
-        *sx *= r;
-    }
-}
-
-#[multiversion(targets("x86_64+avx512f+avx512vl", "x86_64+avx2"))]
-fn combine(x: &[f32], p: &[f32], q: &[f32], r: &[f32], dx: &mut [f32]) {
-    for (dx, x) in dx.chunks_exact_mut(p.len()).zip(x.chunks_exact(p.len())) {
-        for ((((d, x), p), q), r) in dx.iter_mut().zip(x).zip(p).zip(q).zip(r) {
-            *d = p * *d + q * x + r;
-        }
-    }
+    });
 }

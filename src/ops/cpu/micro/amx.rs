@@ -1,18 +1,16 @@
-//! The matrix unit itself: detection, tile configuration, and the micro-kernels that multiply tiles.
+//! AMX: up to 2 x 2 tiles of sums in the matrix unit, pairs of bf16 by TDPBF16PS.
 //!
-//! A tile is 16 rows of 64 bytes. C (16 x 16 f32) += A (16 x 32 bf16) B (32 x 16 bf16), where a row of B's tile holds
-//! two rows of B, element by element in turn ("VNNI" order).
+//! A tile is 16 rows of 64 bytes. C (16 x 16 f32) += A (16 x 16 units) B (16 units x 16), where a unit is a pair of bf16
+//! that stand next to each other in depth ("VNNI" order).
 
 use std::arch::asm;
 use std::arch::x86_64::{__cpuid_count, _xgetbv};
 use std::sync::OnceLock;
 
-/// Rows of a tile, and columns of a tile of f32.
-pub const ROWS: usize = 16;
-/// Columns of a tile of A in bf16: how many products one instruction adds to each sum.
-pub const DEPTH: usize = 32;
-/// Elements of one tile of bf16.
-pub const TILE: usize = ROWS * DEPTH;
+use super::{Block, part};
+
+/// Rows of a tile.
+const ROWS: usize = 16;
 
 /// Whether the CPU has AMX and the system lets this process use it, which is asked for once.
 pub fn available() -> bool {
@@ -57,7 +55,7 @@ fn request_permission() -> bool {
     result == 0
 }
 
-/// This thread's tiles, configured while the value lives; the micro-kernels want it as a proof.
+/// This thread's tiles, configured while the value lives.
 pub struct Tiles(std::marker::PhantomData<*const ()>); // a thread's own, so not Send
 
 /// The operand of LDTILECFG: eight tiles of 16 rows of 64 bytes.
@@ -91,41 +89,20 @@ impl Drop for Tiles {
     }
 }
 
-/// One block of products: C (up to 2 x 2 tiles) = or += the sum over steps of A's tiles times B's.
-pub struct Block<'a> {
-    /// The first element of A's tile at offset 0, and bytes from there to the second row of tiles.
-    pub a: *const u16,
-    pub a_second: usize,
-    /// Bytes from one row of A to the next.
-    pub a_stride: usize,
-    /// Where each step's tiles of A begin, in bytes from `a`.
-    pub steps: &'a [usize],
-    /// The first tile of B, each step's 1 KiB after the last, and the same for the second column of tiles.
-    pub b: *const u16,
-    pub b_second: *const u16,
-    /// The first element of C, and bytes from one of its rows to the next.
-    pub c: *mut f32,
-    pub c_stride: usize,
-    /// Whether the products are added to what C holds.
-    pub accumulate: bool,
-}
-
-impl Block<'_> {
-    /// Runs the block for `rows` x `columns` tiles of C, 1 or 2 each.
-    ///
-    /// # Safety
-    /// All tiles that `self` describes lie inside memory that may be read or, for C, written.
-    pub unsafe fn run(&self, _: &Tiles, rows: usize, columns: usize) {
-        if self.steps.is_empty() {
-            return;
-        }
-        // SAFETY: the caller's promise; `Tiles` shows that the tiles are configured.
-        unsafe {
-            match (rows, columns) {
-                (1, 1) => block_1x1(self),
-                (1, _) => block_1x2(self),
-                (_, 1) => block_2x1(self),
-                _ => block_2x2(self),
+/// # Safety
+/// As [`super::Session::run`]; the thread's tiles are configured.
+pub unsafe fn run(block: &Block) {
+    for tile in (0..block.tiles).step_by(2) {
+        for row in (0..block.rows).step_by(2 * ROWS) {
+            let part = part(block, row, tile);
+            // SAFETY: the caller's promise.
+            unsafe {
+                match (part.rows > ROWS, part.tiles > 1) {
+                    (false, false) => block_1x1(&part),
+                    (false, true) => block_1x2(&part),
+                    (true, false) => block_2x1(&part),
+                    (true, true) => block_2x2(&part),
+                }
             }
         }
     }
@@ -137,7 +114,8 @@ macro_rules! micro_kernel {
      store: [$($store:literal)*]) => {
         unsafe fn $name(block: &Block) {
             let steps = block.steps.as_ptr_range();
-            // SAFETY: the caller's promise on `block`; the tiles are configured and named as clobbered.
+            // SAFETY: the caller's promise on `block`; the tiles are configured and named as clobbered. The second column's
+            // address is formed even where it is not read.
             unsafe {
                 asm!(
                     $($zero,)*
@@ -166,12 +144,12 @@ macro_rules! micro_kernel {
                     t = out(reg) _,
                     accumulate = in(reg) usize::from(block.accumulate),
                     a = in(reg) block.a,
-                    a_second = in(reg) block.a_second,
+                    a_second = in(reg) block.a_stride * ROWS,
                     a_stride = in(reg) block.a_stride,
                     step = inout(reg) steps.start => _,
                     end = in(reg) steps.end,
                     b = inout(reg) block.b => _,
-                    b_second = inout(reg) block.b_second => _,
+                    b_second = inout(reg) block.b.wrapping_byte_add(block.b_stride) => _,
                     line = in(reg) 64usize,
                     c = in(reg) block.c,
                     c_stride = in(reg) block.c_stride,
