@@ -1,55 +1,86 @@
-//! Billions of operations a second of convolutions at the networks' shapes, in f32 and in bf16: `cargo bench`.
+//! Billions of operations a second of convolutions at the networks' shapes, with every set of kernels: `cargo bench`.
 
+use std::ffi::{c_int, c_long};
 use std::hint::black_box;
 use std::time::Instant;
 
-use distill::ops::cpu::conv::{ConvShape, forward, input_gradient, weight_gradient};
-use distill::ops::cpu::products::{self, Products};
+use distill::ops::cpu::conv::{ConvShape, backward, forward};
+use distill::ops::cpu::element::Element;
+use distill::ops::cpu::input::{Input, Resample};
+use distill::ops::cpu::isa::{self, Isa, Precision};
+use distill::ops::cpu::norm::Pixels;
 use distill::rng::Rng;
+use half::bf16;
+
+/// As in the program itself: pages of freed buffers are kept.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+unsafe extern "C" {
+    safe fn mi_option_set(option: c_int, value: c_long);
+}
 
 /// Each figure is that of the fastest of so many calls.
-const CALLS: usize = 50;
+const CALLS: usize = 30;
 
 fn main() {
+    mi_option_set(15, -1);
+    println!("forward, gradient of the weight, both gradients; GFLOP/s");
     for (batch, size, in_channels, out_channels, kernel) in [
-        (64, 8, 96, 96, 3),
-        (64, 8, 192, 192, 3),
-        (64, 4, 192, 192, 3),
+        (64, 8, 128, 128, 3),
+        (64, 8, 256, 128, 3),
+        (64, 4, 256, 256, 3),
         (64, 16, 128, 128, 3),
+        (64, 16, 256, 256, 3),
         (64, 32, 32, 32, 3),
-        (64, 32, 3, 128, 3),
-        (4096, 1, 96, 288, 1),
+        (256, 32, 3, 128, 3),
+        (256, 16, 128, 128, 3),
+        (64, 8, 128, 384, 1),
+        (64, 1, 512, 512, 1),
     ] {
         let (stride, padding) = (1, kernel / 2);
-        let shape = ConvShape { batch, height: size, width: size, in_channels, out_channels, kernel, stride, padding };
-        products::set(Products::F32);
-        let f32s = rates(&shape);
-        let bf16 = match products::set(Products::Bf16) {
-            Products::Bf16 => format!("{:.0?}", rates(&shape)),
-            Products::F32 => "not there".into(),
-        };
-        println!("{size}x{size}x{in_channels}->{out_channels}, kernel {kernel}: f32 {f32s:.0?}, bf16 {bf16} GFLOP/s");
+        let shape =
+            ConvShape { batch, height: size, width: size, in_channels, out_channels, kernel, stride, padding };
+        print!("{batch} x {size}x{size}, {in_channels} -> {out_channels}, kernel {kernel}:");
+        for isa in Isa::ALL.into_iter().filter(|isa| isa.available() && *isa != Isa::Portable) {
+            let rates = isa::with(isa, || match isa.precision() {
+                Precision::F32 => rates::<f32>(&shape),
+                Precision::Bf16 => rates::<bf16>(&shape),
+            });
+            print!("  {} {rates:.0?}", isa.as_str());
+        }
+        println!();
     }
 }
 
-/// Of the forward pass, the input's and the weight's gradient.
-fn rates(shape: &ConvShape) -> [f64; 3] {
+/// Of the forward pass, the weight's gradient alone, and both gradients.
+fn rates<E: Element>(shape: &ConvShape) -> [f64; 3] {
     let normal = |n: usize, stream: u32| Rng::stream(0, "bench", stream, 0).normal(n);
-    let x = normal(shape.batch * shape.height * shape.width * shape.in_channels, 0);
+    let elements = |n, stream| normal(n, stream).into_iter().map(E::round).collect::<Vec<E>>();
+    let x = elements(shape.batch * shape.height * shape.width * shape.in_channels, 0);
     let weight = normal(shape.out_channels * shape.patch_len(), 1);
-    let gradient = normal(shape.batch * shape.out_height() * shape.out_width() * shape.out_channels, 2);
+    let gradient = elements(shape.batch * shape.out_height() * shape.out_width() * shape.out_channels, 2);
     let operations = (2 * gradient.len() * shape.patch_len()) as f64;
-    let rate = |work: &dyn Fn() -> Vec<f32>| {
+    let input = Input {
+        parts: vec![Pixels { values: &x, channels: shape.in_channels }],
+        height: shape.height,
+        width: shape.width,
+        norm: None,
+        resample: Resample::Keep,
+    };
+    let seconds = |work: &dyn Fn()| {
         let time = || {
             let start = Instant::now();
-            black_box(work());
+            work();
             start.elapsed().as_secs_f64()
         };
-        operations / (0..CALLS).map(|_| time()).fold(f64::INFINITY, f64::min) / 1e9
+        (0..CALLS).map(|_| time()).fold(f64::INFINITY, f64::min)
     };
+    let back = |wanted| backward::<E, E>(shape, &input, &weight, &[], &gradient, wanted);
     [
-        rate(&|| forward(shape, &x, &weight, None, None)),
-        rate(&|| input_gradient(shape, &gradient, &weight)),
-        rate(&|| weight_gradient(shape, &x, &gradient)),
+        operations / seconds(&|| drop(black_box(forward::<E, E>(shape, &input, &weight, None, None)))),
+        operations / seconds(&|| drop(black_box(back(false)))),
+        2.0 * operations / seconds(&|| drop(black_box(back(true)))),
     ]
+    .map(|rate| rate / 1e9)
 }

@@ -9,7 +9,7 @@ use rayon::prelude::*;
 
 use super::element::{Buffer, Element, depth};
 use super::elementwise::exp;
-use super::micro::{Block, COLUMNS, SPARE_ROWS, Session, TILE};
+use super::micro::{Block, COLUMNS, DEPTH, SPARE_ROWS, Session, TILE};
 use super::isa::{self, Isa};
 use super::{overwritten, pack};
 
@@ -194,7 +194,7 @@ impl<'a, E: Element> Head<'a, E> {
         let tiles = tiles.take::<u32>(columns * steps * TILE);
         let values = matrices[matrix].take::<E>(n * inner);
         match b {
-            B::Rows(_) => pack::rows_to_tiles(values, inner, tiles),
+            B::Rows(_) => pack::rows_to_tiles(values, inner, (0, steps), tiles),
             B::Columns(_) => pack::columns_to_tiles(values, inner, tiles),
         }
         let (rows, a, a_stride): (usize, *const E, usize) = match a {
@@ -215,6 +215,7 @@ impl<'a, E: Element> Head<'a, E> {
             a: a.cast(),
             a_stride: a_stride * size_of::<E>(),
             steps: &self.steps[..steps],
+            units: DEPTH,
             b: tiles.as_ptr(),
             b_stride: steps * TILE * 4,
             c: sums.as_mut_ptr(),

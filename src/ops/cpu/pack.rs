@@ -103,14 +103,13 @@ pub fn tile_of_rows<'a, E: Element>(row: impl Fn(usize) -> &'a [E], tile: &mut [
     }
 }
 
-/// `matrix` (rows, width), width a multiple of 16, as tiles of B whose depth are the rows, in the order (width / 16,
-/// steps); rows beyond the last are zero.
+/// `matrix` (rows, width), width a multiple of 16, as tiles of B whose depth are the rows: steps `first`.. of columns of
+/// `steps` tiles. Rows beyond the last are zero.
 #[multiversion(targets("x86_64+avx512f+avx512vl+avx512bw", "x86_64+avx2"))]
-pub fn rows_to_tiles<E: Element>(matrix: &[E], width: usize, tiles: &mut [u32]) {
+pub fn rows_to_tiles<E: Element>(matrix: &[E], width: usize, (first, steps): (usize, usize), tiles: &mut [u32]) {
     let rows = matrix.len() / width;
-    let steps = rows.div_ceil(depth::<E>());
     for (column, tiles) in tiles.chunks_exact_mut(steps * TILE).enumerate().take(width / COLUMNS) {
-        for (step, tile) in tiles.chunks_exact_mut(TILE).enumerate() {
+        for (step, tile) in tiles[first * TILE..].chunks_exact_mut(TILE).enumerate().take(rows.div_ceil(depth::<E>())) {
             let row = |k: usize| match step * depth::<E>() + k {
                 k if k < rows => &matrix[k * width + column * COLUMNS..][..COLUMNS],
                 _ => &[],

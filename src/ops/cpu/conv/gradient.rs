@@ -8,7 +8,7 @@ use super::product::{Band, Packed, Planes};
 use super::{ConvShape, SCRATCH, Scratch, bands, images_per_task};
 use crate::ops::cpu::element::{Buffer, Element, depth, same};
 use crate::ops::cpu::input::Input;
-use crate::ops::cpu::micro::{Block, COLUMNS, SPARE_ROWS, Session, TILE};
+use crate::ops::cpu::micro::{Block, COLUMNS, DEPTH, SPARE_ROWS, Session, TILE};
 use crate::ops::cpu::norm::{NormGradients, channel_sums};
 use crate::ops::cpu::window::Window;
 use crate::ops::cpu::isa::{self, Isa};
@@ -226,12 +226,6 @@ impl<E: Element, O: Element> Walk<'_, E, O> {
                 let statistics = &self.statistics[(first_image + i) * kept..][..kept];
                 self.forward.fill(&band, i, self.input.image(first_image + i, statistics, image), filled);
             }
-            // Images of a dense window stand side by side; others are one product each.
-            let (calls, places) = match window.is_dense() {
-                true => (1, count * rows * window.cols),
-                false => (count, rows * window.cols),
-            };
-            let steps = places.div_ceil(depth::<E>());
             let used = count * window.plane_rows(rows) * window.cols;
             let stride = column_stride::<E>(plane_len);
             let columns = columns.take::<E>((window.planes.len() * deep + SPARE_ROWS) * stride);
@@ -241,51 +235,56 @@ impl<E: Element, O: Element> Walk<'_, E, O> {
                 let end = used.next_multiple_of(depth::<E>());
                 columns.chunks_exact_mut(stride).for_each(|column| column[end..].fill(E::default()));
             }
+            // Images of a dense window stand side by side and share their steps.
+            let (calls, places) = match window.is_dense() {
+                true => (1, count * rows * window.cols),
+                false => (count, rows * window.cols),
+            };
+            let (steps, width) = (places.div_ceil(depth::<E>()), self.sizes.outputs);
             let image_len = window.rows * window.cols * out_channels;
-            let tiles = tiles.take::<u32>(calls * self.sizes.outputs / COLUMNS * steps * TILE);
-            for (call, tiles) in tiles.chunks_exact_mut(self.sizes.outputs / COLUMNS * steps * TILE).enumerate() {
+            let tiles = tiles.take::<u32>(width / COLUMNS * calls * steps * TILE);
+            for call in 0..calls {
                 let at = call * image_len + first * window.cols * out_channels;
-                let band = &gradient[at..at + places * out_channels];
-                let width = self.sizes.outputs;
-                pack::rows_to_tiles(wide(band, out_channels, width, row_buffer), width, tiles);
+                let band = wide(&gradient[at..at + places * out_channels], out_channels, width, row_buffer);
+                pack::rows_to_tiles(band, width, (call * steps, calls * steps), tiles);
             }
-            self.multiply(session, (columns, stride), (tiles, steps), (calls, rows), sums);
+            let image = window.plane_rows(rows) * window.cols;
+            let offsets = (0..calls).flat_map(|call| {
+                (0..steps).map(move |step| (call * image + step * depth::<E>()) * size_of::<E>())
+            });
+            let units = places.div_ceil(E::PER_UNIT).min(DEPTH); // small images do not fill a step
+            self.multiply(session, (columns, stride), tiles, (&offsets.collect::<Vec<_>>(), units), sums);
         }
     }
 
+    /// Adds the product of every tap. `steps`: where each step begins in a column, in bytes.
     fn multiply(
         &self,
         session: &Session,
         (columns, stride): (&[E], usize),
-        (tiles, steps): (&[u32], usize),
-        (calls, rows): (usize, usize),
+        tiles: &[u32],
+        (steps, units): (&[usize], usize),
         sums: &mut [f32],
     ) {
         let (window, Sizes { taps, inputs, outputs }) = (&self.forward.window, self.sizes);
-        let offsets: Vec<usize> = (0..steps).map(|step| step * depth::<E>() * size_of::<E>()).collect();
-        let call_len = outputs / COLUMNS * steps * TILE;
-        for call in 0..calls {
-            let image = call * window.plane_rows(rows) * window.cols;
-            for tap in 0..taps {
-                let (plane, row) = (window.taps[tap].plane, window.taps[tap].row);
-                let place = if window.patch > 1 { 0 } else { row * window.cols };
-                let plane = if window.patch > 1 { 0 } else { plane };
-                let block = Block {
-                    a: columns[plane * window.depth::<E>() * stride + image + place..].as_ptr().cast(),
-                    a_stride: stride * size_of::<E>(),
-                    steps: &offsets,
-                    b: tiles[call * call_len..].as_ptr(),
-                    b_stride: steps * TILE * 4,
-                    c: sums[tap * inputs * outputs..].as_mut_ptr(),
-                    c_stride: outputs * 4,
-                    rows: window.place_len(),
-                    tiles: outputs / COLUMNS,
-                    accumulate: true,
-                };
-                // SAFETY: `columns` has room for the spare rows and, with the zeros after the last place, for all steps;
-                // `inputs` is rounded up to what blocks write; `tiles` holds all steps of each column.
-                unsafe { session.run(&block) };
-            }
+        for tap in 0..taps {
+            let (plane, row) = if window.patch > 1 { (0, 0) } else { (window.taps[tap].plane, window.taps[tap].row) };
+            let block = Block {
+                a: columns[plane * window.depth::<E>() * stride + row * window.cols..].as_ptr().cast(),
+                a_stride: stride * size_of::<E>(),
+                steps,
+                units,
+                b: tiles.as_ptr(),
+                b_stride: steps.len() * TILE * 4,
+                c: sums[tap * inputs * outputs..].as_mut_ptr(),
+                c_stride: outputs * 4,
+                rows: window.place_len(),
+                tiles: outputs / COLUMNS,
+                accumulate: true,
+            };
+            // SAFETY: `columns` has room for the spare rows and, with the zeros after the last place, for all steps;
+            // `inputs` is rounded up to what blocks write; `tiles` holds all steps of each column.
+            unsafe { session.run(&block) };
         }
     }
 }

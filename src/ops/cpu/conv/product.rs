@@ -122,6 +122,7 @@ impl Packed {
                 a: planes[place * depth..].as_ptr().cast(),
                 a_stride: depth * size_of::<E>(),
                 steps: &self.steps,
+                units: DEPTH,
                 b: self.tiles.as_ptr(),
                 b_stride: self.steps.len() * TILE * 4,
                 c: sums[call * rows * self.width()..].as_mut_ptr(),

@@ -2,7 +2,7 @@
 
 use std::arch::x86_64::*;
 
-use super::{Block, COLUMNS, DEPTH, TILE, part};
+use super::{Block, COLUMNS, TILE, part};
 
 /// Rows of a block in registers: 8 x 3 sums, three tiles' columns and some broadcast values fill the 32 registers.
 const ROWS: usize = 8;
@@ -60,7 +60,7 @@ unsafe fn kernel<const T: usize>(block: &Block, multiply: impl Fn(__m512, __m512
             // Two bases, from which four rows each are one stride or three apart: addresses fit the registers.
             let low = block.a.byte_add(step);
             let high = low.byte_add(4 * block.a_stride);
-            for unit in 0..DEPTH {
+            for unit in 0..block.units {
                 let mut columns = [_mm512_setzero_si512(); T];
                 for (tile, column) in columns.iter_mut().enumerate() {
                     *column = _mm512_loadu_si512(b.byte_add(tile * block.b_stride).add(unit * COLUMNS).cast());

@@ -28,6 +28,8 @@ pub struct Block<'a> {
     pub a_stride: usize,
     /// Where the units of each step begin in a row, in bytes.
     pub steps: &'a [usize],
+    /// Units of each step that count: those after them are zero in B, and may be left out.
+    pub units: usize,
     /// The first tile of the first column of tiles, each step's 1 KiB after the last, and bytes to the next column.
     pub b: *const u32,
     pub b_stride: usize,

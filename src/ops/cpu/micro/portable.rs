@@ -2,7 +2,7 @@
 
 use multiversion::multiversion;
 
-use super::{Block, COLUMNS, DEPTH, TILE, part};
+use super::{Block, COLUMNS, TILE, part};
 
 /// Rows of a block in registers.
 const ROWS: usize = 4;
@@ -30,7 +30,7 @@ unsafe fn kernel(block: &Block) {
         let mut b = block.b.cast::<[f32; COLUMNS]>();
         for &step in block.steps {
             let a = block.a.byte_add(step).cast::<f32>();
-            for unit in 0..DEPTH {
+            for unit in 0..block.units {
                 let columns = *b.add(unit);
                 for (row, sums) in sums.iter_mut().enumerate() {
                     let a = *a.byte_add(row * block.a_stride).add(unit);
