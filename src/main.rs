@@ -25,8 +25,15 @@ fn keep_freed_pages() {
     mi_option_set(PURGE_DELAY, -1);
 }
 
+/// Makes the main thread one of the kernels' threads: it works instead of waiting for the others.
+fn join_pool() {
+    // A pool that exists already is as right, if slower.
+    let _ = rayon::ThreadPoolBuilder::new().use_current_thread().build_global();
+}
+
 fn main() -> ExitCode {
     keep_freed_pages();
+    join_pool();
     let cli = Cli::parse();
     panic::set_hook(Box::new(|info| {
         if !is_guarded() {

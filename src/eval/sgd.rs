@@ -1,6 +1,7 @@
 //! Stochastic gradient descent with momentum, in PyTorch's formulation.
 
 use candle_core::Tensor;
+use multiversion::multiversion;
 use rayon::prelude::*;
 
 use super::Protocol;
@@ -49,13 +50,18 @@ impl Sgd {
             update(param, |param| {
                 let chunks = param.par_chunks_mut(CHUNK).zip(velocity.par_chunks_mut(CHUNK));
                 chunks.zip(gradient.par_chunks(CHUNK)).for_each(|((p, v), g)| {
-                    for ((p, v), g) in p.iter_mut().zip(v).zip(g) {
-                        *v = momentum * *v + (g + weight_decay * *p);
-                        *p -= lr * *v;
-                    }
+                    apply((lr, momentum, weight_decay), p, v, g);
                 });
             })?;
         }
         Ok(())
+    }
+}
+
+#[multiversion(targets("x86_64+avx512f+avx512vl", "x86_64+avx2"))]
+fn apply((lr, momentum, weight_decay): (f32, f32, f32), p: &mut [f32], v: &mut [f32], g: &[f32]) {
+    for ((p, v), g) in p.iter_mut().zip(v).zip(g) {
+        *v = momentum * *v + (g + weight_decay * *p);
+        *p -= lr * *v;
     }
 }

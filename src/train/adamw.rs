@@ -1,6 +1,7 @@
 //! AdamW with visible state, and the EMA of the weights, in one pass over each parameter.
 
 use candle_core::Tensor;
+use multiversion::multiversion;
 use rayon::prelude::*;
 
 use crate::error::Result;
@@ -85,7 +86,7 @@ impl AdamW {
                 let chunks = p.par_chunks_mut(cpu::CHUNK).zip(ema.par_chunks_mut(cpu::CHUNK));
                 let moments = m.par_chunks_mut(cpu::CHUNK).zip(v.par_chunks_mut(cpu::CHUNK));
                 chunks.zip(moments).zip(g.par_chunks(cpu::CHUNK)).for_each(|(((p, ema), (m, v)), g)| {
-                    factors.apply(p, ema, m, v, g);
+                    apply(&factors, p, ema, m, v, g);
                 });
             })?;
         }
@@ -93,8 +94,13 @@ impl AdamW {
     }
 }
 
+#[multiversion(targets("x86_64+avx512f+avx512vl", "x86_64+avx2"))]
 fn sum_of_squares(values: &[f32]) -> f64 {
-    values.iter().map(|&v| f64::from(v) * f64::from(v)).sum()
+    let mut sums = [0.0f64; 16]; // which vector code may keep side by side
+    for values in values.chunks(16) {
+        values.iter().zip(&mut sums).for_each(|(&v, sum)| *sum += f64::from(v) * f64::from(v));
+    }
+    sums.iter().sum()
 }
 
 struct Factors {
@@ -108,14 +114,13 @@ struct Factors {
     ema: f32,
 }
 
-impl Factors {
-    fn apply(&self, p: &mut [f32], ema: &mut [f32], m: &mut [f32], v: &mut [f32], g: &[f32]) {
-        for ((((p, ema), m), v), g) in p.iter_mut().zip(ema).zip(m).zip(v).zip(g) {
-            let g = g * self.scale;
-            *m = self.beta1 * *m + (1.0 - self.beta1) * g;
-            *v = self.beta2 * *v + (1.0 - self.beta2) * g * g;
-            *p = *p * self.decay - self.step * *m / (v.sqrt() / self.bias2 + self.eps);
-            *ema += (1.0 - self.ema) * (*p - *ema);
-        }
+#[multiversion(targets("x86_64+avx512f+avx512vl", "x86_64+avx2"))]
+fn apply(factors: &Factors, p: &mut [f32], ema: &mut [f32], m: &mut [f32], v: &mut [f32], g: &[f32]) {
+    for ((((p, ema), m), v), g) in p.iter_mut().zip(ema).zip(m).zip(v).zip(g) {
+        let g = g * factors.scale;
+        *m = factors.beta1 * *m + (1.0 - factors.beta1) * g;
+        *v = factors.beta2 * *v + (1.0 - factors.beta2) * g * g;
+        *p = *p * factors.decay - factors.step * *m / (v.sqrt() / factors.bias2 + factors.eps);
+        *ema += (1.0 - factors.ema) * (*p - *ema);
     }
 }

@@ -336,20 +336,33 @@ fn gather(shape: &ConvShape, sizes: Sizes, partials: &[Vec<f32>]) -> Vec<f32> {
     let gather = |out: &mut [MaybeUninit<f32>]| {
         // A line of outputs at a time: their rows are written side by side.
         out.par_chunks_mut(COLUMNS * row_len).enumerate().for_each(|(block, rows)| {
-            for tap in 0..sizes.taps {
-                for i in 0..inputs {
-                    let at = (tap * sizes.inputs + i) * sizes.outputs + block * COLUMNS;
-                    let mut total = [0.0; COLUMNS];
-                    for partial in partials {
-                        total.iter_mut().zip(&partial[at..at + COLUMNS]).for_each(|(t, p)| *t += p);
-                    }
-                    for (row, total) in rows.chunks_exact_mut(row_len).zip(total) {
-                        row[tap * inputs + i].write(total);
-                    }
-                }
-            }
+            gather_outputs(sizes, inputs, partials, block * COLUMNS, rows);
         });
     };
     // SAFETY: every row is made of all taps and inputs.
     unsafe { overwritten(shape.out_channels * row_len, gather) }
+}
+
+/// Up to [`COLUMNS`] rows of the result, those of outputs from `first`.
+#[multiversion::multiversion(targets("x86_64+avx512f+avx512vl", "x86_64+avx2"))]
+fn gather_outputs(
+    sizes: Sizes,
+    inputs: usize,
+    partials: &[Vec<f32>],
+    first: usize,
+    rows: &mut [MaybeUninit<f32>],
+) {
+    let row_len = sizes.taps * inputs;
+    for tap in 0..sizes.taps {
+        for i in 0..inputs {
+            let at = (tap * sizes.inputs + i) * sizes.outputs + first;
+            let mut total = [0.0; COLUMNS];
+            for partial in partials {
+                total.iter_mut().zip(&partial[at..at + COLUMNS]).for_each(|(t, p)| *t += p);
+            }
+            for (row, total) in rows.chunks_exact_mut(row_len).zip(total) {
+                row[tap * inputs + i].write(total);
+            }
+        }
+    }
 }

@@ -76,15 +76,7 @@ impl Packed {
         let weights = Weights { values: &weight, shape, window: &planes.window };
         let mut tiles = Buffer::default();
         tiles.take::<u32>(columns * steps.len() * TILE).par_chunks_mut(steps.len() * TILE).enumerate().for_each(
-            |(column, tiles)| {
-                for (step, tile) in tiles.chunks_exact_mut(TILE).enumerate() {
-                    if transposed {
-                        tile_of_rows(|k| weights.inputs(step, k, column * COLUMNS), tile);
-                    } else {
-                        tile_of_columns(|j| weights.depth(step, column * COLUMNS + j), tile);
-                    }
-                }
-            },
+            |(column, tiles)| pack(&weights, transposed, column, tiles),
         );
         Packed { planes, steps, tiles, columns }
     }
@@ -159,6 +151,18 @@ fn rounded<E: Element>(weight: &[f32]) -> Cow<'_, [E]> {
     // SAFETY: the chunks cover both.
     let out = unsafe { overwritten(weight.len(), run) };
     Cow::Owned(out)
+}
+
+/// Packs one column of tiles.
+#[multiversion::multiversion(targets("x86_64+avx512f+avx512vl+avx512bw", "x86_64+avx2"))]
+fn pack<E: Element>(weights: &Weights<E>, transposed: bool, column: usize, tiles: &mut [u32]) {
+    for (step, tile) in tiles.chunks_exact_mut(TILE).enumerate() {
+        if transposed {
+            tile_of_rows(|k| weights.inputs(step, k, column * COLUMNS), tile);
+        } else {
+            tile_of_columns(|j| weights.depth(step, column * COLUMNS + j), tile);
+        }
+    }
 }
 
 /// Weights (O, taps, I) by the steps of a window.
