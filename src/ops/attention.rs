@@ -2,11 +2,11 @@
 
 use half::bf16;
 
+use super::conv::like;
 use super::cpu::attention::{self as kernel, AttentionShape};
 use super::cpu::element::Element;
 use super::cpu::isa::{self, Precision};
 use super::cpu::{Values, cast, tensor};
-use super::conv::like;
 use super::tape::{Tape, Value};
 use crate::error::Result;
 use crate::fail;

@@ -245,7 +245,9 @@ impl<E: Element, O: Element> Op<E, O> {
     /// The gradients of the parts, of the norm's values, of weight, bias and residual.
     fn backward(self, statistics: &[f32], gradient: Tensor) -> Result<InputGradients> {
         let norm = self.input.norm.as_ref();
-        let of_norm = norm.is_some_and(|n| [Some(&n.gamma), Some(&n.beta), n.scale_shift.as_ref()].into_iter().flatten().any(Value::needs_gradient));
+        let of_norm = norm.is_some_and(|n| {
+            [Some(&n.gamma), Some(&n.beta), n.scale_shift.as_ref()].into_iter().flatten().any(Value::needs_gradient)
+        });
         let wanted = of_norm || self.input.parts.iter().any(Value::needs_gradient);
         let found = {
             let (gradient, weight) = (Values::<O>::of(&gradient)?, Floats::of(self.weight.tensor())?);

@@ -39,8 +39,7 @@ fn main() {
         (64, 1, 512, 512, 1),
     ] {
         let (stride, padding) = (1, kernel / 2);
-        let shape =
-            ConvShape { batch, height: size, width: size, in_channels, out_channels, kernel, stride, padding };
+        let shape = ConvShape { batch, height: size, width: size, in_channels, out_channels, kernel, stride, padding };
         print!("{batch} x {size}x{size}, {in_channels} -> {out_channels}, kernel {kernel}:");
         for isa in Isa::ALL.into_iter().filter(|isa| isa.available() && *isa != Isa::Portable) {
             let rates = isa::with(isa, || match isa.precision() {

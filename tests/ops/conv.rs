@@ -22,7 +22,8 @@ fn check_conv(s: ConvShape, with_bias: bool, with_residual: bool) {
         &normals("conv", &shapes),
         |tape, v| {
             let (bias, residual) = (bias.map(|i| &v[i]), residual.map(|i| &v[i]));
-            let options = Convolution { stride: s.stride, padding: s.padding, bias, residual, f32_output: s.batch == 1 };
+            let options =
+                Convolution { stride: s.stride, padding: s.padding, bias, residual, f32_output: s.batch == 1 };
             conv2d(tape, &Input::of(&v[0]), &v[1], options)
         },
         |v| reference::conv2d(&s, &v[0], &v[1], bias.map(|i| &v[i][..]), residual.map(|i| &v[i][..])),
@@ -169,8 +170,7 @@ fn check_normalized(
 
 fn check_upsampled(dims: &[usize; 4], (kernel, stride, padding): (usize, usize, usize)) {
     let [batch, h, w, in_channels] = *dims;
-    let s =
-        ConvShape { batch, height: 2 * h, width: 2 * w, in_channels, out_channels: 7, kernel, stride, padding };
+    let s = ConvShape { batch, height: 2 * h, width: 2 * w, in_channels, out_channels: 7, kernel, stride, padding };
     check(
         &("upsampled", s),
         &normals("upsampled", &[dims, &[7, kernel, kernel, in_channels]]),

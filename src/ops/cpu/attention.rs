@@ -3,14 +3,14 @@
 
 use std::cell::RefCell;
 use std::mem::MaybeUninit;
+use std::ops::Range;
 
 use multiversion::multiversion;
 use rayon::prelude::*;
 
 use super::element::{Buffer, Element, depth};
-use super::elementwise::exp;
-use super::micro::{Block, COLUMNS, DEPTH, SPARE_ROWS, Session, TILE};
 use super::isa::{self, Isa};
+use super::micro::{Block, COLUMNS, DEPTH, SPARE_ROWS, Session, TILE};
 use super::{overwritten, pack};
 
 /// The sizes of one attention: `qkv` is (batch, tokens, 3 x heads x head_dim), ordered q, k, v, each head by head.
@@ -230,11 +230,23 @@ impl<'a, E: Element> Head<'a, E> {
 
     /// Writes `scale` times the sums to a head's columns, from `first` of rows of `stride` elements.
     fn store(&mut self, scale: f32, stride: usize, first: usize, out: &mut [MaybeUninit<E>]) {
-        let sums = self.buffers.sums.take::<f32>(self.tokens * self.width);
-        for (row, sums) in out.chunks_exact_mut(stride).zip(sums.chunks_exact(self.width)) {
-            for (out, sum) in row[first..first + self.head_dim].iter_mut().zip(sums) {
-                out.write(E::round(scale * sum));
-            }
+        let (width, columns) = (self.width, first..first + self.head_dim);
+        store_columns(self.buffers.sums.take(self.tokens * width), width, scale, stride, columns, out);
+    }
+}
+
+#[multiversion(targets("x86_64+avx512f+avx512vl+avx512bw", "x86_64+avx2"))]
+fn store_columns<E: Element>(
+    sums: &[f32],
+    width: usize,
+    scale: f32,
+    stride: usize,
+    columns: Range<usize>,
+    out: &mut [MaybeUninit<E>],
+) {
+    for (row, sums) in out.chunks_exact_mut(stride).zip(sums.chunks_exact(width)) {
+        for (out, sum) in row[columns.clone()].iter_mut().zip(sums) {
+            out.write(E::round(scale * sum));
         }
     }
 }
@@ -256,7 +268,7 @@ fn softmax_rows<E: Element>(
         let mut sums = [0.0; 16];
         for values in row.chunks_mut(16) {
             for (v, sum) in values.iter_mut().zip(&mut sums) {
-                *v = exp(scale * (*v - max));
+                *v = E::exp(scale * (*v - max));
                 *sum += *v;
             }
         }

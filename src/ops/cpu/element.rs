@@ -3,6 +3,7 @@
 use candle_core::WithDType;
 use half::bf16;
 
+use super::elementwise::{exp, exp_to_bf16};
 use super::micro::DEPTH;
 
 /// An element of an activation: f32, or bf16 with arithmetic in f32.
@@ -13,6 +14,8 @@ pub trait Element: Plain + WithDType {
     fn widen(self) -> f32;
     /// To nearest, ties to even.
     fn round(value: f32) -> Self;
+    /// e^x, as exactly as the type can tell.
+    fn exp(x: f32) -> f32;
 }
 
 impl Element for f32 {
@@ -27,6 +30,11 @@ impl Element for f32 {
     fn round(value: f32) -> Self {
         value
     }
+
+    #[inline(always)]
+    fn exp(x: f32) -> f32 {
+        exp(x)
+    }
 }
 
 impl Element for bf16 {
@@ -37,13 +45,16 @@ impl Element for bf16 {
         f32::from_bits(u32::from(self.to_bits()) << 16)
     }
 
-    /// Without a branch, so that loops become vector code.
+    /// Without a branch, so that loops become vector code. The NaN that arithmetic makes stays one.
     #[inline(always)]
     fn round(value: f32) -> Self {
         let bits = value.to_bits();
-        let rounded = bits.wrapping_add(0x7fff + (bits >> 16 & 1)) >> 16;
-        let quiet_nan = bits >> 16 | 0x40;
-        bf16::from_bits(if value.is_nan() { quiet_nan } else { rounded } as u16)
+        bf16::from_bits((bits.wrapping_add(0x7fff + (bits >> 16 & 1)) >> 16) as u16)
+    }
+
+    #[inline(always)]
+    fn exp(x: f32) -> f32 {
+        exp_to_bf16(x)
     }
 }
 

@@ -10,31 +10,40 @@ use super::element::Element;
 use super::{CHUNK, copy_to, overwritten};
 
 /// e^x within 2 units in the last place, written so that the compiler turns a loop of it into vector code.
-///
-/// x = n ln 2 + r with |r| <= ln 2 / 2; e^r by its Taylor polynomial; 2^n by the exponent bits. Inputs are clamped to
-/// [-87, 88], where f32's normal numbers end.
 #[inline(always)]
 pub fn exp(x: f32) -> f32 {
+    exp_by(x, |r| 1.0 + r * (1.0 + r * (0.5 + r * (1.0 / 6.0 + r * (1.0 / 24.0 + r * (1.0 / 120.0 + r / 720.0))))))
+}
+
+/// e^x within a part of 10,000, for results that are rounded to bf16.
+#[inline(always)]
+pub fn exp_to_bf16(x: f32) -> f32 {
+    exp_by(x, |r| 1.0 + r * (1.0 + r * (0.5 + r * (1.0 / 6.0 + r / 24.0))))
+}
+
+/// x = n ln 2 + r with |r| <= ln 2 / 2; e^r by its Taylor `polynomial`; 2^n by the exponent bits. Inputs are clamped to
+/// [-87, 88], where f32's normal numbers end.
+#[inline(always)]
+fn exp_by(x: f32, polynomial: impl Fn(f32) -> f32) -> f32 {
     const ROUND: f32 = 12_582_912.0; // 1.5 * 2^23: adding it leaves a rounded integer in the low mantissa bits
     let x = x.clamp(-87.0, 88.0);
     let shifted = x * std::f32::consts::LOG2_E + ROUND;
     let n = shifted - ROUND;
     let r = (x - n * 0.693_359_4) + n * 2.121_944_4e-4;
-    let p = 1.0 + r * (1.0 + r * (0.5 + r * (1.0 / 6.0 + r * (1.0 / 24.0 + r * (1.0 / 120.0 + r / 720.0)))));
     let exponent = shifted.to_bits().wrapping_sub(ROUND.to_bits()).wrapping_add(127) << 23;
-    p * f32::from_bits(exponent)
+    polynomial(r) * f32::from_bits(exponent)
 }
 
 /// The logistic function 1 / (1 + e^-x).
 #[inline(always)]
-pub fn sigmoid(x: f32) -> f32 {
-    1.0 / (1.0 + exp(-x))
+pub fn sigmoid<E: Element>(x: f32) -> f32 {
+    1.0 / (1.0 + E::exp(-x))
 }
 
 /// The derivative of x sigmoid(x).
 #[inline(always)]
-pub fn silu_derivative(x: f32) -> f32 {
-    let s = sigmoid(x);
+pub fn silu_derivative<E: Element>(x: f32) -> f32 {
+    let s = sigmoid::<E>(x);
     s * (1.0 + x * (1.0 - s))
 }
 
@@ -59,7 +68,7 @@ pub fn silu(x: &[f32]) -> Vec<f32> {
     #[multiversion(targets("x86_64+avx512f+avx512vl", "x86_64+avx2"))]
     fn kernel(x: &[f32], out: &mut [MaybeUninit<f32>]) {
         for (o, &x) in out.iter_mut().zip(x) {
-            o.write(x * sigmoid(x));
+            o.write(x * sigmoid::<f32>(x));
         }
     }
     let write = |out: &mut [MaybeUninit<f32>]| {
@@ -74,7 +83,7 @@ pub fn silu_backward(x: &[f32], gradient: &mut [f32]) {
     #[multiversion(targets("x86_64+avx512f+avx512vl", "x86_64+avx2"))]
     fn kernel(x: &[f32], out: &mut [f32]) {
         for (o, &x) in out.iter_mut().zip(x) {
-            *o *= silu_derivative(x);
+            *o *= silu_derivative::<f32>(x);
         }
     }
     gradient.par_chunks_mut(CHUNK).zip(x.par_chunks(CHUNK)).for_each(|(g, x)| kernel(x, g));
@@ -125,6 +134,7 @@ mod tests {
             let x = i as f32 * 0.01;
             let expected = f64::from(x).exp();
             assert!((f64::from(super::exp(x)) / expected - 1.0).abs() < 3e-7, "exp({x})");
+            assert!((f64::from(super::exp_to_bf16(x)) / expected - 1.0).abs() < 1e-4, "exp_to_bf16({x})");
         }
     }
 }

@@ -5,7 +5,11 @@
 use std::mem::MaybeUninit;
 
 use super::element::{Buffer, Element};
+use super::micro::COLUMNS;
 use super::norm::{self, Norm, Pixels, out_of};
+
+/// Elements that rows of pixels are joined to.
+const ROW: usize = 256;
 
 /// What happens to the size between a tensor and its convolution.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -79,7 +83,11 @@ impl<E: Element> Input<'_, E> {
                         norm::normalize_pool(norm.act, x, &a[at.clone()], &b[at.clone()], c, out);
                     }
                 }
-                (Some(norm), Some((a, b)), _) => norm::normalize(norm.act, part.values, &a[at.clone()], &b[at], c, out),
+                (Some(norm), Some((a, b)), _) => {
+                    let k = self.period();
+                    let (a, b) = (a[at.clone()].repeat(k), b[at].repeat(k));
+                    norm::normalize(norm.act, part.values, &a, &b, k * c, out);
+                }
                 (_, _, Resample::Upsample) => upsample(part, self.width, c, out),
                 _ => copy(part.values, part.channels, c, out),
             }
@@ -115,7 +123,7 @@ impl<E: Element> Input<'_, E> {
                     Resample::Pool => self.pooled(part, stride, dy, |x, dy| {
                         norm::pooled_sums(norm.act, x, factors, stride, dy, (&mut *sums.0, &mut *sums.1));
                     }),
-                    _ => norm::through_activation(norm.act, part.values, factors, stride, dy, sums),
+                    _ => self.through_activation(norm, part, factors, stride, dy, sums),
                 }
             });
             sum_xhat.iter_mut().zip(&statistics[c..]).for_each(|(sum, rstd)| *sum *= rstd);
@@ -128,9 +136,41 @@ impl<E: Element> Input<'_, E> {
             let dy = &dy[at.start..];
             match self.resample {
                 Resample::Pool => self.combine_pooled(norm, part, (&a[at.clone()], &b[at]), [p, q, r], stride, dy, dx),
-                _ => norm::combine(part.values, [p, q, r], stride, dy, dx),
+                _ => {
+                    let k = self.period();
+                    let [p, q, r] = [p.repeat(k), q.repeat(k), r.repeat(k)];
+                    norm::combine(part.values, [&p, &q, &r], k * stride, dy, dx);
+                }
             }
         });
+    }
+
+    /// Pixels that the loops of a norm take for one: rows of few channels would be too short for vector code.
+    fn period(&self) -> usize {
+        let c = self.channels();
+        let dense = self.parts.len() == 1 && c.is_multiple_of(COLUMNS);
+        let fits = |k: &usize| k * c <= ROW && (self.height * self.width).is_multiple_of(*k);
+        if dense { [16, 8, 4, 2].into_iter().find(fits).unwrap_or(1) } else { 1 }
+    }
+
+    fn through_activation(
+        &self,
+        norm: &Norm,
+        part: &Pixels<E>,
+        (a, b, mean): (&[f32], &[f32], &[f32]),
+        stride: usize,
+        dy: &mut [f32],
+        sums: (&mut [f32], &mut [f32]),
+    ) {
+        let k = self.period();
+        let factors = [a.repeat(k), b.repeat(k), mean.repeat(k)];
+        let mut found = [vec![0.0; k * a.len()], vec![0.0; k * a.len()]];
+        let [sum, sum_xhat] = &mut found;
+        let factors = (&factors[0][..], &factors[1][..], &factors[2][..]);
+        norm::through_activation(norm.act, part.values, factors, k * stride, dy, (sum, sum_xhat));
+        for (total, found) in [sums.0, sums.1].into_iter().zip(&found) {
+            norm::channel_sums(found, total);
+        }
     }
 
     fn backward_without_norm(&self, parts: &[Pixels<E>], stride: usize, dy: &[f32], dx: &mut [&mut [MaybeUninit<E>]]) {

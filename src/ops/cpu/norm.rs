@@ -68,8 +68,7 @@ impl Norm<'_> {
         let c = self.channels();
         (0..c)
             .map(|i| {
-                let (scale, shift) =
-                    self.scale_shift.map_or((0.0, 0.0), |s| (s[n * 2 * c + i], s[n * 2 * c + c + i]));
+                let (scale, shift) = self.scale_shift.map_or((0.0, 0.0), |s| (s[n * 2 * c + i], s[n * 2 * c + c + i]));
                 let a = statistics[c + i] * self.factor(n, i);
                 (a, self.beta[i] * (1.0 + scale) + shift - statistics[i] * a)
             })
@@ -168,20 +167,26 @@ fn centered_squares<E: Element>(x: &[E], mean: &[f32], sums: &mut [f32]) {
 }
 
 #[inline(always)]
-fn apply(act: Activation, u: f32) -> f32 {
+fn apply<E: Element>(act: Activation, u: f32) -> f32 {
     match act {
         Activation::Identity => u,
-        Activation::Relu => if u > 0.0 { u } else { 0.0 * u }, // 0 * u keeps a NaN visible
-        Activation::Silu => u * sigmoid(u),
+        Activation::Relu => {
+            if u > 0.0 {
+                u
+            } else {
+                0.0 * u
+            }
+        } // 0 * u keeps a NaN visible
+        Activation::Silu => u * sigmoid::<E>(u),
     }
 }
 
 #[inline(always)]
-fn derivative(act: Activation, u: f32) -> f32 {
+fn derivative<E: Element>(act: Activation, u: f32) -> f32 {
     match act {
         Activation::Identity => 1.0,
         Activation::Relu => f32::from(u8::from(u > 0.0)),
-        Activation::Silu => silu_derivative(u),
+        Activation::Silu => silu_derivative::<E>(u),
     }
 }
 
@@ -202,7 +207,7 @@ pub fn normalize<E: Element>(act: Activation, x: &[E], a: &[f32], b: &[f32], str
     for_each_activation!(act, |act| {
         for (out, x) in out.chunks_mut(stride).zip(x.chunks_exact(a.len())) {
             for (((o, x), a), b) in out.iter_mut().zip(x).zip(a).zip(b) {
-                *o = E::round(apply(act, a * x.widen() + b));
+                *o = E::round(apply::<E>(act, a * x.widen() + b));
             }
         }
     });
@@ -218,7 +223,7 @@ pub fn normalize_pool<E: Element>(act: Activation, x: &[E], a: &[f32], b: &[f32]
         {
             let ((x0, x1), (x2, x3)) = (top.split_at(c), bottom.split_at(c));
             for i in 0..c {
-                let value = |x: &[E]| apply(act, a[i] * x[i].widen() + b[i]);
+                let value = |x: &[E]| apply::<E>(act, a[i] * x[i].widen() + b[i]);
                 out[i] = E::round(0.25 * ((value(x0) + value(x1)) + (value(x2) + value(x3))));
             }
         }
@@ -242,7 +247,7 @@ pub fn through_activation<E: Element>(
             let dy = &mut dy[..c];
             for i in 0..c {
                 let x = x[i].widen();
-                let du = dy[i] * derivative(act, a[i] * x + b[i]);
+                let du = dy[i] * derivative::<E>(act, a[i] * x + b[i]);
                 dy[i] = du;
                 sum[i] += du;
                 sum_xhat[i] += du * (x - mean[i]);
@@ -283,7 +288,7 @@ pub fn pooled_sums<E: Element>(
             for x in [&top[..c], &top[c..], &bottom[..c], &bottom[c..]] {
                 for i in 0..c {
                     let x = x[i].widen();
-                    let du = 0.25 * dy[i] * derivative(act, a[i] * x + b[i]);
+                    let du = 0.25 * dy[i] * derivative::<E>(act, a[i] * x + b[i]);
                     sum[i] += du;
                     sum_xhat[i] += du * (x - mean[i]);
                 }
@@ -313,7 +318,7 @@ pub fn combine_pooled<E: Element>(
                 for (x, dx) in x.chunks_exact(c).zip(dx.chunks_exact_mut(c)) {
                     for i in 0..c {
                         let x = x[i].widen();
-                        let du = 0.25 * dy[i] * derivative(act, a[i] * x + b[i]);
+                        let du = 0.25 * dy[i] * derivative::<E>(act, a[i] * x + b[i]);
                         dx[i].write(E::round(p[i] * du + q[i] * x + r[i]));
                     }
                 }

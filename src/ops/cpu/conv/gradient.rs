@@ -8,10 +8,10 @@ use super::product::{Band, Packed, Planes};
 use super::{ConvShape, SCRATCH, Scratch, bands, images_per_task};
 use crate::ops::cpu::element::{Buffer, Element, depth, same};
 use crate::ops::cpu::input::Input;
+use crate::ops::cpu::isa::{self, Isa};
 use crate::ops::cpu::micro::{Block, COLUMNS, DEPTH, SPARE_ROWS, Session, TILE};
 use crate::ops::cpu::norm::{NormGradients, channel_sums};
 use crate::ops::cpu::window::Window;
-use crate::ops::cpu::isa::{self, Isa};
 use crate::ops::cpu::{elementwise, overwritten, pack};
 
 /// What [`backward`] returns; shapes as in the forward pass.
@@ -73,7 +73,16 @@ pub fn backward<E: Element, O: Element>(
         inputs: forward.window.place_len().next_multiple_of(SPARE_ROWS + 1),
         outputs: shape.out_channels.next_multiple_of(COLUMNS),
     };
-    let walk = Walk { input, statistics, gradient, forward: &forward, passes: wanted.then_some(&passes[..]), sizes, images, isa: isa::current() };
+    let walk = Walk {
+        input,
+        statistics,
+        gradient,
+        forward: &forward,
+        passes: wanted.then_some(&passes[..]),
+        sizes,
+        images,
+        isa: isa::current(),
+    };
 
     let share = shape.batch.div_ceil(rayon::current_num_threads()).max(1);
     let mut norm_sums = vec![0.0; shape.batch * input.statistics_len()];
@@ -249,9 +258,8 @@ impl<E: Element, O: Element> Walk<'_, E, O> {
                 pack::rows_to_tiles(band, width, (call * steps, calls * steps), tiles);
             }
             let image = window.plane_rows(rows) * window.cols;
-            let offsets = (0..calls).flat_map(|call| {
-                (0..steps).map(move |step| (call * image + step * depth::<E>()) * size_of::<E>())
-            });
+            let offsets = (0..calls)
+                .flat_map(|call| (0..steps).map(move |step| (call * image + step * depth::<E>()) * size_of::<E>()));
             let units = places.div_ceil(E::PER_UNIT).min(DEPTH); // small images do not fill a step
             self.multiply(session, (columns, stride), tiles, (&offsets.collect::<Vec<_>>(), units), sums);
         }
@@ -345,13 +353,7 @@ fn gather(shape: &ConvShape, sizes: Sizes, partials: &[Vec<f32>]) -> Vec<f32> {
 
 /// Up to [`COLUMNS`] rows of the result, those of outputs from `first`.
 #[multiversion::multiversion(targets("x86_64+avx512f+avx512vl", "x86_64+avx2"))]
-fn gather_outputs(
-    sizes: Sizes,
-    inputs: usize,
-    partials: &[Vec<f32>],
-    first: usize,
-    rows: &mut [MaybeUninit<f32>],
-) {
+fn gather_outputs(sizes: Sizes, inputs: usize, partials: &[Vec<f32>], first: usize, rows: &mut [MaybeUninit<f32>]) {
     let row_len = sizes.taps * inputs;
     for tap in 0..sizes.taps {
         for i in 0..inputs {

@@ -7,10 +7,10 @@ use rayon::prelude::*;
 
 use super::ConvShape;
 use crate::ops::cpu::element::{Buffer, Element, depth, same};
+use crate::ops::cpu::elementwise::round_to;
 use crate::ops::cpu::micro::{Block, COLUMNS, DEPTH, SPARE_ROWS, Session, TILE};
 use crate::ops::cpu::pack::{tile_of_columns, tile_of_rows};
 use crate::ops::cpu::window::{Tap, Window};
-use crate::ops::cpu::elementwise::round_to;
 use crate::ops::cpu::{CHUNK, overwritten};
 
 /// The outputs of one call: `rows` rows from `first` of each of `images`.
@@ -75,9 +75,11 @@ impl Packed {
         let weight = rounded::<E>(weight);
         let weights = Weights { values: &weight, shape, window: &planes.window };
         let mut tiles = Buffer::default();
-        tiles.take::<u32>(columns * steps.len() * TILE).par_chunks_mut(steps.len() * TILE).enumerate().for_each(
-            |(column, tiles)| pack(&weights, transposed, column, tiles),
-        );
+        tiles
+            .take::<u32>(columns * steps.len() * TILE)
+            .par_chunks_mut(steps.len() * TILE)
+            .enumerate()
+            .for_each(|(column, tiles)| pack(&weights, transposed, column, tiles));
         Packed { planes, steps, tiles, columns }
     }
 
