@@ -27,8 +27,8 @@ pub fn all(folder: &Path, kinds: &[Kind], config: &Config, device: &Device, json
     print(&if json { to_json(&paths)? } else { paths.join("\n") })
 }
 
-/// Writes the tensors `weights.NAME`, `inputs.NAME`, `output` and, of work that trains, `loss` and `gradients.NAME`; the
-/// metadata hold what the network is built from.
+/// Writes the tensors `weights.NAME`, `inputs.NAME`, `output` and, of work that trains, `loss` and `gradients.NAME`.
+/// The metadata holds what the network is built from.
 fn one(path: &Path, kind: &Kind, config: &Config, device: &Device) -> Result<()> {
     let work = (kind.build)(config, kind.batch, device)?;
     let mut tensors = Vec::new();
