@@ -165,7 +165,7 @@ def main():
         parser.error(f"--only {args.only}: expected a part of a work's name, found none with it; there are: {names}")
     modes, rows = chosen_modes(args), []
     if (load := os.getloadavg()[0]) > 0.5:
-        say(f"warning: expected an idle machine, found a load of {load:.1f}; stop other programs, or distrust the times")
+        say(f"warning: expected an idle machine, found a load of {load:.1f}; stop other programs or distrust the times")
     for work in suite:
         with tempfile.TemporaryDirectory() as folder:
             rows += compare(work, args, modes, Path(folder))
