@@ -2,8 +2,7 @@
 
 Needs torch, numpy and safetensors. From the repository's root: python3 scripts/make_eval_fixtures.py
 
-Images are u8 (N, H, W, 3), as in an ImageSet. Convolution weights are written as OHWI, and the head's input features
-in the order (h, w, c), as the Rust network holds them.
+Images are u8 (N, H, W, 3), as in an ImageSet. Weights have the names and layouts of the Rust network.
 """
 
 import math
@@ -11,8 +10,8 @@ import math
 import numpy as np
 import torch
 import torch.nn.functional as F
+from fixtures.networks import ConvNet, ours
 from safetensors.numpy import save_file
-from torch import nn
 
 MEAN = torch.tensor([0.5071, 0.4866, 0.4409]).view(1, 3, 1, 1)
 STD = torch.tensor([0.2673, 0.2564, 0.2762]).view(1, 3, 1, 1)
@@ -103,49 +102,18 @@ def augment_fixture(rng):
     return tensors
 
 
-class ConvNet(nn.Module):
-    """Blocks of conv, instance norm as a group norm with one channel a group, ReLU and pooling; a linear head."""
-
-    def __init__(self, depth, width, size, classes):
-        super().__init__()
-        inputs = [3] + [width] * (depth - 1)
-        self.convs = nn.ModuleList(nn.Conv2d(i, width, 3, padding=1) for i in inputs)
-        self.norms = nn.ModuleList(nn.GroupNorm(width, width) for _ in inputs)
-        self.head = nn.Linear((size >> depth) ** 2 * width, classes)
-
-    def forward(self, x):
-        for conv, norm in zip(self.convs, self.norms):
-            x = F.avg_pool2d(F.relu(norm(conv(x))), 2)
-        return self.head(x.flatten(1))
-
-    def weights(self):
-        """Every parameter under the Rust network's name and layout."""
-        out = {}
-        for i, (conv, norm) in enumerate(zip(self.convs, self.norms)):
-            out[f"block{i}.conv.weight"] = conv.weight.permute(0, 2, 3, 1)
-            out[f"block{i}.conv.bias"] = conv.bias
-            out[f"block{i}.norm.weight"] = norm.weight
-            out[f"block{i}.norm.bias"] = norm.bias
-        width, classes = self.convs[0].out_channels, self.head.out_features
-        side = math.isqrt(self.head.in_features // width)
-        head = self.head.weight.view(classes, width, side, side).permute(0, 2, 3, 1)
-        out["head.weight"] = head.reshape(classes, -1)
-        out["head.bias"] = self.head.bias
-        return {name: tensor.detach().clone() for name, tensor in out.items()}
-
-
 def convnet_fixture(rng):
     """A forward pass, then ten updates of 8 of 12 images; after five of them lr x 0.1 and a fresh optimizer."""
     classes, lr = 5, 0.05  # five times the protocol's lr: ten steps must show a difference
     network = ConvNet(depth=3, width=8, size=32, classes=classes)
     with torch.no_grad():  # factors unlike 1 and 0, as after some training
-        for norm in network.norms:
-            norm.weight.uniform_(0.5, 1.5)
-            norm.bias.uniform_(-0.3, 0.3)
+        for block in network.blocks():
+            block["norm"].weight.uniform_(0.5, 1.5)
+            block["norm"].bias.uniform_(-0.3, 0.3)
     images = random_images(rng, 12, 32)
     labels = torch.from_numpy(rng.integers(0, classes, 12))
     batches = np.stack([rng.permutation(12)[:8] for _ in range(10)])
-    tensors = {f"weights.{name}": tensor for name, tensor in network.weights().items()}
+    tensors = {f"weights.{name}": tensor for name, tensor in ours(network.state_dict()).items()}
     x = normalized(images)
     tensors["logits"] = network(x).detach()
 
@@ -159,7 +127,7 @@ def convnet_fixture(rng):
         loss.backward()
         optimizer.step()
         losses.append(loss.item())
-    tensors |= {f"trained.{name}": tensor for name, tensor in network.weights().items()}
+    tensors |= {f"trained.{name}": tensor for name, tensor in ours(network.state_dict()).items()}
     tensors |= {
         "images": images,
         "labels": labels.numpy().astype(np.uint8),

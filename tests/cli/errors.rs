@@ -36,6 +36,7 @@ fn what_cannot_be_meant_is_a_usage_error() {
         ("eval --on random-real --dataset shapes --protocol best", "challenge, steps, quick"),
         ("eval --on random-real --dataset shapes --student resnet", "convnet"),
         ("bench --only unet-back", "unet-train"),
+        ("bench --batch 0", "--batch"),
         ("eval --on random-real --dataset shapes --epochs 0", "--epochs 0"),
         ("eval --on random-real --dataset shapes --ipc 501 --epochs 1", "--ipc 501"),
         ("eval --on random-real", "--dataset"),

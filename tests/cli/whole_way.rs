@@ -2,6 +2,9 @@
 
 use std::fs;
 
+use candle_core::{Device, Tensor};
+use distill::train::{load_weights, read_metadata};
+
 use crate::{Place, tiny};
 
 #[test]
@@ -110,7 +113,31 @@ fn data_info_and_bench_print_json() {
     let info = place.json("data info --dataset shapes");
     assert_eq!(info["classes"].as_array().unwrap().len(), 10);
     let bench = place.json(&format!("bench {} --only unet-forward --seconds 0.1", tiny()));
-    for key in ["work", "images_per_second", "peak_bytes", "environment"] {
+    for key in ["work", "batch", "seconds_per_step", "images_per_second", "peak_bytes", "environment"] {
         assert!(bench[0].get(key).is_some(), "{key}");
+    }
+}
+
+/// What scripts/bench_peer.py reads.
+#[test]
+fn bench_saves_what_it_computes() {
+    let place = Place::new();
+    let paths = place.json(&format!("bench {} --only train --batch 2 --save saved", tiny()));
+    assert_eq!(paths, serde_json::json!(["saved/vae-train.safetensors", "saved/unet-train.safetensors"]));
+    for path in ["saved/vae-train.safetensors", "saved/unet-train.safetensors"] {
+        let path = place.path(path);
+        let metadata: serde_json::Value = read_metadata(&path).unwrap();
+        assert_eq!(metadata["batch"], 2);
+        assert_eq!(metadata["config"]["image_size"], 32);
+        let tensors = load_weights(&path, &Device::Cpu).unwrap();
+        let [weights, gradients] = ["weights.", "gradients."].map(|prefix| {
+            let named = tensors.iter().filter_map(|(name, t)| Some((name.strip_prefix(prefix)?, t.dims())));
+            named.collect::<Vec<_>>()
+        });
+        assert!(weights.len() > 10 && weights == gradients);
+        assert_eq!(tensors["output"].dims()[0], 2);
+        let zero = |t: &Tensor| t.abs().unwrap().max_all().unwrap().to_scalar::<f32>().unwrap() == 0.0;
+        let dead: Vec<_> = tensors.iter().filter(|(_, t)| zero(t)).map(|(name, _)| name).collect();
+        assert!(dead.is_empty(), "{dead:?}");
     }
 }

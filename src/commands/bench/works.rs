@@ -1,0 +1,241 @@
+//! The work that is measured: each network on a random batch, and the step that is repeated.
+
+use std::rc::Rc;
+use std::sync::Arc;
+
+use candle_core::{Device, Tensor};
+use candle_nn::VarBuilder;
+
+use crate::config::Config;
+use crate::data::{Class, Dataset, ImageSet};
+use crate::error::Result;
+use crate::eval::{Augmentation, PixelTable, Protocol, Sgd, train_step};
+use crate::models::students::{ConvNet, ConvNetConfig};
+use crate::models::unet::UNet;
+use crate::models::vae::Vae;
+use crate::nn::Params;
+use crate::ops::{self, Tape, Value};
+use crate::rng::Rng;
+use crate::train::{AdamW, StepSizes};
+
+/// Classes of the networks that are measured.
+pub const CLASSES: usize = 100;
+/// Images of the student's epoch: ten a class, of CIFAR-100's size.
+const EPOCH: usize = 1000;
+const STUDENT_SIZE: usize = 32;
+
+/// A kind of work by name.
+pub struct Kind {
+    pub name: &'static str,
+    /// Images that the network sees at once.
+    pub batch: usize,
+    pub build: fn(&Config, usize, &Device) -> Result<Work>,
+}
+
+/// A network on random data, with random weights: none is zero, so that every gradient flows.
+pub struct Work {
+    pub params: Params,
+    /// The batch, by name.
+    pub inputs: Vec<(&'static str, Tensor)>,
+    /// The output for this batch, and its loss.
+    pub forward: Forward,
+    /// Whether `forward`'s loss is meant to be differentiated.
+    pub trains: bool,
+    /// What is measured; the argument counts the calls.
+    pub step: Box<dyn FnMut(u64) -> Result<()>>,
+    /// Images of a step.
+    pub images: usize,
+}
+
+type Forward = Rc<dyn Fn(&Tape) -> Result<(Value, Value)>>;
+
+pub fn kinds(config: &Config) -> Vec<Kind> {
+    let (vae, unet) = (config.train.vae.batch_size, config.train.unet.batch_size);
+    vec![
+        Kind { name: "student-epoch", batch: 256, build: student_epoch },
+        Kind { name: "vae-train", batch: vae, build: vae_train },
+        Kind { name: "vae-decode", batch: vae, build: vae_decode },
+        Kind { name: "unet-train", batch: unet, build: unet_train },
+        Kind { name: "unet-forward", batch: 2 * config.sampler.batch_size, build: unet_forward },
+    ]
+}
+
+/// A whole epoch as `eval` has it: order, normalization, augmentation, updates.
+fn student_epoch(_: &Config, batch: usize, device: &Device) -> Result<Work> {
+    let protocol = Protocol { batch_size: batch, ..Protocol::named("challenge")? };
+    let params = Params::new(0, device);
+    let (depth, width) = (protocol.convnet.depth, protocol.convnet.width);
+    let net = ConvNet::new(ConvNetConfig { depth, width, size: STUDENT_SIZE, classes: CLASSES }, params.builder())?;
+    randomize(&params)?;
+    let (set, pixels) = (epoch_images(), PixelTable::new(Dataset::Cifar100.normalization()));
+    let first: Vec<u32> = (0..batch.min(EPOCH) as u32).collect();
+    let shape = (first.len(), STUDENT_SIZE, STUDENT_SIZE, 3);
+    let images = Tensor::from_vec(pixels.batch(&set, &first), shape, device)?;
+    let labels = set.labels[..first.len()].to_vec();
+    let inputs = vec![("images", images.clone()), ("labels", floats(labels.iter().map(|&l| f32::from(l)), device)?)];
+    let student = net.clone();
+    let forward: Forward = Rc::new(move |tape: &Tape| {
+        let logits = student.forward(tape, &Value::constant(images.clone()))?;
+        let loss = ops::cross_entropy(tape, &logits, &labels)?;
+        Ok((logits, loss))
+    });
+    let mut optimizer = Sgd::new(&params, &protocol);
+    let step = Box::new(move |epoch: u64| {
+        let order = Rng::stream(0, "bench order", epoch as u32, 0).permutation(EPOCH);
+        for (i, indices) in order.chunks(batch).enumerate() {
+            let mut images = pixels.batch(&set, indices);
+            let mut rng = Rng::stream(0, "bench augment", epoch as u32, i as u32);
+            Augmentation::draw(&mut rng, indices.len(), set.size).apply(&mut images, set.size);
+            let labels: Vec<u16> = indices.iter().map(|&i| set.labels[i as usize]).collect();
+            train_step(&net, &mut optimizer, images, set.size, &labels)?;
+        }
+        Ok(())
+    });
+    Ok(Work { params, inputs, forward, trains: true, step, images: EPOCH })
+}
+
+fn vae_train(config: &Config, batch: usize, device: &Device) -> Result<Work> {
+    let (params, ema) = (Params::new(0, device), Params::new(0, device));
+    let net = both(|vb| Vae::new(&config.vae, vb), &params, &ema)?;
+    let (size, latents) = (config.image_size, config.latents(CLASSES));
+    let images = normal("images", (batch, size, size, 3), device)?;
+    let noise = normal("noise", (batch, latents.size, latents.size, latents.channels), device)?;
+    let inputs = vec![("images", images.clone()), ("noise", noise.clone())];
+    let kl_weight = config.train.kl_weight as f32;
+    let forward = move |tape: &Tape| {
+        let moments = net.encode(tape, &Value::constant(images.clone()))?;
+        let latents = ops::gaussian_sample(tape, &moments, &noise)?;
+        let output = net.decode(tape, &latents)?;
+        let error = ops::squared_error(tape, &output, &images, None)?;
+        let kl = ops::gaussian_kl(tape, &moments)?;
+        let loss = ops::weighted_sum(tape, &[(&error, 1.0), (&kl, kl_weight)])?;
+        Ok((output, loss))
+    };
+    training(params, &ema, inputs, Rc::new(forward), batch)
+}
+
+fn vae_decode(config: &Config, batch: usize, device: &Device) -> Result<Work> {
+    let params = Params::new(0, device);
+    let net = Vae::new(&config.vae, params.builder())?;
+    randomize(&params)?;
+    let shape = config.latents(CLASSES);
+    let latents = normal("latents", (batch, shape.size, shape.size, shape.channels), device)?;
+    let inputs = vec![("latents", latents.clone())];
+    let forward = move |tape: &Tape| net.decode(tape, &Value::constant(latents.clone()));
+    Ok(inference(params, inputs, forward, batch))
+}
+
+fn unet_train(config: &Config, batch: usize, device: &Device) -> Result<Work> {
+    let (params, ema, shape) = (Params::new(0, device), Params::new(0, device), config.latents(CLASSES));
+    let net = both(|vb| UNet::new(&config.unet, shape, vb), &params, &ema)?;
+    let target = normal("target", (batch, shape.size, shape.size, shape.channels), device)?;
+    let (mut inputs, predict) = prediction(net, config, batch, device)?;
+    inputs.push(("target", target.clone()));
+    let forward = move |tape: &Tape| {
+        let output = predict(tape)?;
+        let loss = ops::squared_error(tape, &output, &target, None)?;
+        Ok((output, loss))
+    };
+    training(params, &ema, inputs, Rc::new(forward), batch)
+}
+
+fn unet_forward(config: &Config, batch: usize, device: &Device) -> Result<Work> {
+    let params = Params::new(0, device);
+    let net = UNet::new(&config.unet, config.latents(CLASSES), params.builder())?;
+    randomize(&params)?;
+    let (inputs, predict) = prediction(net, config, batch, device)?;
+    Ok(inference(params, inputs, predict, batch))
+}
+
+type Inputs = Vec<(&'static str, Tensor)>;
+
+/// The UNet's inputs, and its output for them.
+fn prediction(
+    net: UNet,
+    config: &Config,
+    batch: usize,
+    device: &Device,
+) -> Result<(Inputs, impl Fn(&Tape) -> Result<Value> + 'static)> {
+    let shape = config.latents(CLASSES);
+    let x = normal("x", (batch, shape.size, shape.size, shape.channels), device)?;
+    let times: Vec<f32> = (0..batch).map(|i| (i * 397 % config.diffusion.steps) as f32).collect();
+    let classes: Vec<u32> = (0..batch).map(|i| (i * 37 % (CLASSES + 1)) as u32).collect();
+    let inputs = vec![
+        ("x", x.clone()),
+        ("times", floats(times.iter().copied(), device)?),
+        ("classes", floats(classes.iter().map(|&c| c as f32), device)?),
+    ];
+    Ok((inputs, move |tape: &Tape| net.forward(tape, &Value::constant(x.clone()), &times, &classes)))
+}
+
+/// The network in `params` with random weights, and once more in `ema` for the average.
+fn both<N>(build: impl Fn(VarBuilder) -> Result<N>, params: &Params, ema: &Params) -> Result<N> {
+    let net = build(params.builder())?;
+    build(ema.builder())?;
+    randomize(params)?;
+    Ok(net)
+}
+
+/// Work whose step is one of `train::Trainer`: loss, backward, clipping, AdamW and average.
+fn training(params: Params, ema: &Params, inputs: Inputs, forward: Forward, images: usize) -> Result<Work> {
+    let mut optimizer = AdamW::new(&params, ema, 0.0)?;
+    let loss = forward.clone();
+    let step = Box::new(move |step| {
+        let tape = Tape::recording();
+        let (_, loss) = loss(&tape)?;
+        let gradients = tape.backward(&loss)?;
+        let gradient_scale = (1.0 / optimizer.gradient_norm(&gradients)?).min(1.0);
+        optimizer.step(&gradients, StepSizes { step, learning_rate: 1e-4, gradient_scale, ema_decay: 0.999 })
+    });
+    Ok(Work { params, inputs, forward, trains: true, step, images })
+}
+
+/// Work whose step is a forward pass alone.
+fn inference(params: Params, inputs: Inputs, output: impl Fn(&Tape) -> Result<Value> + 'static, images: usize) -> Work {
+    let forward: Forward = Rc::new(move |tape: &Tape| {
+        let output = output(tape)?;
+        Ok((output.clone(), output))
+    });
+    let again = forward.clone();
+    let step = Box::new(move |_| again(&Tape::inference()).map(|_| ()));
+    Work { params, inputs, forward, trains: false, step, images }
+}
+
+/// Gives every parameter random values of a usual size: no zeros in last layers, no ones in norms.
+fn randomize(params: &Params) -> Result<()> {
+    let mut tensors = std::collections::BTreeMap::new();
+    for (name, param) in params.named() {
+        let values = Rng::stream(0, &format!("bench {name}"), 0, 0).normal(param.elem_count());
+        let (offset, scale) = match param.dims() {
+            [_] if name.contains("norm") && name.ends_with("weight") => (1.0, 0.2),
+            [_] => (0.0, 0.2),
+            _ if name == "class" => (0.0, 1.0),
+            dims => (0.0, (dims[0] as f32 / param.elem_count() as f32).sqrt()),
+        };
+        let values: Vec<f32> = values.iter().map(|v| offset + scale * v).collect();
+        tensors.insert(name, Tensor::from_vec(values, param.shape(), param.device())?);
+    }
+    params.assign(&tensors, "bench")
+}
+
+/// 1,000 images of noise, ten of each class.
+fn epoch_images() -> ImageSet {
+    let mut rng = Rng::stream(0, "bench pixels", 0, 0);
+    let class = |i: usize| Class { name: i.to_string(), id: i.to_string() };
+    ImageSet {
+        pixels: (0..EPOCH * STUDENT_SIZE * STUDENT_SIZE * 3).map(|_| rng.below(256) as u8).collect(),
+        labels: (0..EPOCH).map(|i| (i % CLASSES) as u16).collect(),
+        size: STUDENT_SIZE,
+        classes: Arc::new((0..CLASSES).map(class).collect()),
+    }
+}
+
+fn normal(name: &str, shape: (usize, usize, usize, usize), device: &Device) -> Result<Tensor> {
+    let values = Rng::stream(0, &format!("bench {name}"), 0, 0).normal(shape.0 * shape.1 * shape.2 * shape.3);
+    Ok(Tensor::from_vec(values, shape, device)?)
+}
+
+fn floats(values: impl Iterator<Item = f32>, device: &Device) -> Result<Tensor> {
+    let values: Vec<f32> = values.collect();
+    Ok(Tensor::new(values, device)?)
+}
