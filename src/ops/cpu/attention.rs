@@ -205,7 +205,7 @@ impl<'a, E: Element> Head<'a, E> {
             A::Transposed(matrix) => {
                 let (width, stride) = (n.next_multiple_of(deep), n.next_multiple_of(deep));
                 let out = transposed.take::<E>((width + SPARE_ROWS) * stride);
-                pack::transposed(matrices[matrix].take::<E>(n * width), width, stride, out);
+                pack::transposed(matrices[matrix].take::<E>(n * width), width, stride, &mut out[..width * stride]);
                 (n, transposed.as_ptr(), stride)
             }
         };

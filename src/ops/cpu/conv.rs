@@ -24,8 +24,8 @@ pub use super::window::ConvShape;
 pub use gradient::{Gradients, backward};
 use product::{Band, Packed};
 
-/// Outputs of a task: what is made of them stays in L2.
-const TASK_PLACES: usize = 256;
+/// Bytes of a task's planes: they and what is made of them stay in L2.
+const TASK_BYTES: usize = 1 << 18;
 
 /// A thread's buffers, kept from task to task.
 #[derive(Default)]
@@ -49,17 +49,24 @@ thread_local! {
     static SCRATCH: RefCell<Scratch> = RefCell::default();
 }
 
-/// Images of one task, out of a thread's share.
-fn images_per_task(shape: &ConvShape) -> usize {
+/// Outputs of a window that make a task.
+fn task_places<E: Element>(window: &Window) -> usize {
+    (TASK_BYTES / (window.planes.len() * window.depth::<E>() * size_of::<E>()).max(1)).max(32)
+}
+
+/// Images of one task, out of a thread's share: with several, every window computes all of their rows at once.
+fn images_per_task<E: Element>(shape: &ConvShape, windows: &[&Window]) -> usize {
     let share = shape.batch.div_ceil(rayon::current_num_threads());
     let places = (shape.out_height() * shape.out_width()).max(shape.height * shape.width);
-    (TASK_PLACES / places).clamp(1, share.max(1))
+    let fit = windows.iter().map(|window| task_places::<E>(window)).min().unwrap_or(1);
+    (fit / places).clamp(1, share.max(1))
 }
 
 /// The rows of outputs that are computed at once: all of them, or as many as fit a task.
-fn bands(rows: usize, cols: usize) -> impl Iterator<Item = (usize, usize)> {
-    let high = if rows * cols > TASK_PLACES { (TASK_PLACES / cols).max(1) } else { rows };
-    (0..rows).step_by(high).map(move |first| (first, high.min(rows - first)))
+fn bands<E: Element>(window: &Window) -> impl Iterator<Item = (usize, usize)> + use<E> {
+    let (rows, fit) = (window.rows, task_places::<E>(window));
+    let high = if rows * window.cols > fit { (fit / window.cols).max(1) } else { rows };
+    (0..rows).step_by(high.max(1)).map(move |first| (first, high.min(rows - first)))
 }
 
 /// The convolution of `input` with `weight` (O, K, K, I), plus `bias` (O), plus `residual`: (B, OH, OW, O). With it the
@@ -73,7 +80,7 @@ pub fn forward<E: Element, O: Element>(
 ) -> (Vec<O>, Vec<f32>) {
     let window = Window::forward::<E>(shape);
     let (channels, image_len) = (shape.out_channels, window.rows * window.cols * shape.out_channels);
-    let images = images_per_task(shape);
+    let images = images_per_task::<E>(shape, &[&window]);
     let packed = Packed::new::<E>(window, shape, weight, false, images);
     let (isa, kept) = (isa::current(), input.statistics_len());
     // An image without statistics keeps one number, so that every task has a part of them.
@@ -87,21 +94,24 @@ pub fn forward<E: Element, O: Element>(
                 for (i, statistics) in statistics.chunks_mut(kept.max(1)).enumerate() {
                     input.measure(task * images + i, statistics);
                 }
-                for (first, rows) in bands(packed.planes.window.rows, packed.planes.window.cols) {
-                    let band = Band { first, rows, images: count };
-                    let Scratch { image, planes, sums, .. } = &mut *scratch;
-                    let planes = packed.planes.room::<E>(planes);
-                    for i in 0..count {
-                        let source = input.image(task * images + i, &statistics[i * kept..][..kept], image);
+                let Scratch { image, planes, sums, .. } = scratch;
+                let planes = packed.planes.room::<E>(planes);
+                let cols = packed.planes.window.cols;
+                for i in 0..count {
+                    let source = input.image(task * images + i, &statistics[i * kept..][..kept], image);
+                    for (first, rows) in bands::<E>(&packed.planes.window) {
+                        let band = Band { first, rows, images: count };
                         packed.planes.fill(&band, i, source, planes);
-                    }
-                    let sums = packed.multiply(&session, &band, planes, sums);
-                    for i in 0..count {
-                        let at = i * image_len + first * packed.planes.window.cols * channels;
-                        let len = rows * packed.planes.window.cols * channels;
-                        let residual = residual.map(|r| &r[task * images * image_len + at..][..len]);
-                        let sums = &sums[i * rows * packed.planes.window.cols * packed.width()..];
-                        finish(sums, packed.width(), bias, residual, channels, &mut out[at..at + len]);
+                        if i + 1 < count {
+                            continue; // several images have one band, which is whole with the last of them
+                        }
+                        let sums = packed.multiply(&session, &band, planes, sums);
+                        for (image, sums) in sums.chunks(rows * cols * packed.width()).enumerate().take(count) {
+                            let at = image * image_len + first * cols * channels;
+                            let at = at..at + rows * cols * channels;
+                            let residual = residual.map(|r| &r[task * images * image_len..][at.clone()]);
+                            finish(sums, packed.width(), bias, residual, channels, &mut out[at]);
+                        }
                     }
                 }
             });

@@ -135,12 +135,12 @@ pub fn columns_to_tiles<E: Element>(matrix: &[E], width: usize, tiles: &mut [u32
     }
 }
 
-/// The transpose of `matrix` (rows, width), width a multiple of 16, as `width` rows of `stride` elements, of which the
-/// first `rows`, rounded up to a tile's depth, are written: zeros beyond the last.
+/// The transpose of the first columns of `matrix` (rows, width), as many as `out` has rows of `stride` elements, a multiple
+/// of 16. Of each row the first `rows`, rounded up to a tile's depth, are written: zeros beyond the last.
 #[multiversion(targets("x86_64+avx512f+avx512vl+avx512bw", "x86_64+avx2"))]
 pub fn transposed<E: Element>(matrix: &[E], width: usize, stride: usize, out: &mut [E]) {
     let (rows, deep) = (matrix.len() / width, depth::<E>());
-    for first in (0..width).step_by(COLUMNS) {
+    for first in (0..out.len() / stride).step_by(COLUMNS) {
         for step in 0..rows.div_ceil(deep) {
             let row = |k: usize| match step * deep + k {
                 k if k < rows => &matrix[k * width + first..][..COLUMNS],

@@ -7,6 +7,9 @@
 
 use super::element::{Element, depth};
 
+/// Steps of depth up to which a whole patch makes a place: more would be slower than a step for each tap.
+const PATCH_STEPS: usize = 3;
+
 /// The sizes of one convolution of NHWC images with square kernels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ConvShape {
@@ -119,7 +122,7 @@ impl Window {
         weight: impl Fn(usize, usize) -> usize,
     ) {
         let step = self.step;
-        if high == wide && high > 1 && self.channels < depth::<E>() {
+        if high == wide && high > 1 && high * wide * self.channels <= PATCH_STEPS * depth::<E>() {
             self.patch = high;
             self.planes.push(first);
         } else {

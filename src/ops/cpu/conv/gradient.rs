@@ -64,9 +64,10 @@ pub fn backward<E: Element, O: Element>(
     gradient: &[O],
     wanted: bool,
 ) -> Gradients<E> {
-    let images = images_per_task(shape);
-    let forward = Planes::new::<E>(Window::forward::<E>(shape), images);
+    let window = Window::forward::<E>(shape);
     let windows = if wanted { Window::input_gradient::<E>(shape) } else { vec![] };
+    let images = images_per_task::<E>(shape, &windows.iter().chain([&window]).collect::<Vec<_>>());
+    let forward = Planes::new::<E>(window, images);
     let passes: Vec<_> = windows.into_iter().map(|w| Packed::new::<E>(w, shape, weight, true, images)).collect();
     let sizes = Sizes {
         taps: if forward.window.patch > 1 { 1 } else { forward.window.taps.len() },
@@ -140,7 +141,7 @@ impl<E: Element, O: Element> Walk<'_, E, O> {
                     let dy = self.input_gradient(&session, passes, count, gradient, buffers);
                     self.through_input(&mut share, first, count, dy);
                 }
-                let buffers = Operands { image, planes, columns, rows, tiles };
+                let buffers = (&mut *image, &mut *planes, Operands { columns, rows, tiles });
                 self.add_weight(&session, share.first + first, count, gradient, buffers, &mut weight);
             }
         });
@@ -172,7 +173,7 @@ impl<E: Element, O: Element> Walk<'_, E, O> {
         for pass in passes {
             let planes = pass.planes.room::<E>(planes);
             let (window, cols) = (&pass.planes.window, pass.planes.window.cols);
-            for (first, rows) in bands(window.rows, cols) {
+            for (first, rows) in bands::<E>(window) {
                 let band = Band { first, rows, images: count };
                 for (i, image) in gradient.chunks_exact(image_len).enumerate() {
                     pass.planes.fill(&band, i, image, planes);
@@ -221,48 +222,68 @@ impl<E: Element, O: Element> Walk<'_, E, O> {
         first_image: usize,
         count: usize,
         gradient: &[E],
-        buffers: Operands,
+        (image, planes, mut operands): (&mut Buffer, &mut Buffer, Operands),
         sums: &mut [f32],
     ) {
         let (window, kept) = (&self.forward.window, self.input.statistics_len());
-        let Operands { image, planes, columns, rows: row_buffer, tiles } = buffers;
-        let (deep, plane_len) = (window.depth::<E>(), self.forward.len);
-        let out_channels = gradient.len() / (count * window.rows * window.cols);
-        for (first, rows) in bands(window.rows, window.cols) {
-            let band = Band { first, rows, images: count };
-            let filled = self.forward.room::<E>(planes);
-            for i in 0..count {
-                let statistics = &self.statistics[(first_image + i) * kept..][..kept];
-                self.forward.fill(&band, i, self.input.image(first_image + i, statistics, image), filled);
+        let filled = self.forward.room::<E>(planes);
+        for i in 0..count {
+            let statistics = &self.statistics[(first_image + i) * kept..][..kept];
+            let source = self.input.image(first_image + i, statistics, image);
+            for (first, rows) in bands::<E>(window) {
+                let band = Band { first, rows, images: count };
+                self.forward.fill(&band, i, source, filled);
+                if i + 1 == count {
+                    // Several images have one band, which is whole with the last of them.
+                    self.add_band(session, &band, gradient, filled, &mut operands, sums);
+                }
             }
-            let used = count * window.plane_rows(rows) * window.cols;
-            let stride = column_stride::<E>(plane_len);
-            let columns = columns.take::<E>((window.planes.len() * deep + SPARE_ROWS) * stride);
-            for (plane, columns) in filled.chunks_exact(plane_len * deep).zip(columns.chunks_exact_mut(deep * stride)) {
-                pack::transposed(&plane[..used * deep], deep, stride, columns);
-                // What a last step reads beyond the last place meets zeros, and must be finite.
-                let end = used.next_multiple_of(depth::<E>());
-                columns.chunks_exact_mut(stride).for_each(|column| column[end..].fill(E::default()));
-            }
-            // Images of a dense window stand side by side and share their steps.
-            let (calls, places) = match window.is_dense() {
-                true => (1, count * rows * window.cols),
-                false => (count, rows * window.cols),
-            };
-            let (steps, width) = (places.div_ceil(depth::<E>()), self.sizes.outputs);
-            let image_len = window.rows * window.cols * out_channels;
-            let tiles = tiles.take::<u32>(width / COLUMNS * calls * steps * TILE);
-            for call in 0..calls {
-                let at = call * image_len + first * window.cols * out_channels;
-                let band = wide(&gradient[at..at + places * out_channels], out_channels, width, row_buffer);
-                pack::rows_to_tiles(band, width, (call * steps, calls * steps), tiles);
-            }
-            let image = window.plane_rows(rows) * window.cols;
-            let offsets = (0..calls)
-                .flat_map(|call| (0..steps).map(move |step| (call * image + step * depth::<E>()) * size_of::<E>()));
-            let units = places.div_ceil(E::PER_UNIT).min(DEPTH); // small images do not fill a step
-            self.multiply(session, (columns, stride), tiles, (&offsets.collect::<Vec<_>>(), units), sums);
         }
+    }
+
+    /// Adds what a band of filled planes makes.
+    fn add_band(
+        &self,
+        session: &Session,
+        band: &Band,
+        gradient: &[E],
+        filled: &[E],
+        operands: &mut Operands,
+        sums: &mut [f32],
+    ) {
+        let Band { first, rows, images: count } = *band;
+        let Operands { columns, rows: row_buffer, tiles } = operands;
+        let (window, plane_len) = (&self.forward.window, self.forward.len);
+        let deep = window.depth::<E>();
+        let out_channels = gradient.len() / (count * window.rows * window.cols);
+        let used = count * window.plane_rows(rows) * window.cols;
+        let stride = column_stride::<E>(plane_len);
+        let columns = columns.take::<E>((window.planes.len() * deep + SPARE_ROWS) * stride);
+        for (plane, columns) in filled.chunks_exact(plane_len * deep).zip(columns.chunks_exact_mut(deep * stride)) {
+            let needed = &mut columns[..window.place_len().next_multiple_of(COLUMNS) * stride];
+            pack::transposed(&plane[..used * deep], deep, stride, needed);
+            // What a last step reads beyond the last place meets zeros, and must be finite.
+            let end = used.next_multiple_of(depth::<E>());
+            needed.chunks_exact_mut(stride).for_each(|column| column[end..].fill(E::default()));
+        }
+        // Images of a dense window stand side by side and share their steps.
+        let (calls, places) = match window.is_dense() {
+            true => (1, count * rows * window.cols),
+            false => (count, rows * window.cols),
+        };
+        let (steps, width) = (places.div_ceil(depth::<E>()), self.sizes.outputs);
+        let image_len = window.rows * window.cols * out_channels;
+        let tiles = tiles.take::<u32>(width / COLUMNS * calls * steps * TILE);
+        for call in 0..calls {
+            let at = call * image_len + first * window.cols * out_channels;
+            let band = wide(&gradient[at..at + places * out_channels], out_channels, width, row_buffer);
+            pack::rows_to_tiles(band, width, (call * steps, calls * steps), tiles);
+        }
+        let image = window.plane_rows(rows) * window.cols;
+        let offsets = (0..calls)
+            .flat_map(|call| (0..steps).map(move |step| (call * image + step * depth::<E>()) * size_of::<E>()));
+        let units = places.div_ceil(E::PER_UNIT).min(DEPTH); // small images do not fill a step
+        self.multiply(session, (columns, stride), tiles, (&offsets.collect::<Vec<_>>(), units), sums);
     }
 
     /// Adds the product of every tap. `steps`: where each step begins in a column, in bytes.
@@ -297,10 +318,8 @@ impl<E: Element, O: Element> Walk<'_, E, O> {
     }
 }
 
-/// The buffers of [`Walk::add_weight`].
+/// The buffers of [`Walk::add_band`].
 struct Operands<'a> {
-    image: &'a mut Buffer,
-    planes: &'a mut Buffer,
     columns: &'a mut Buffer,
     rows: &'a mut Buffer,
     tiles: &'a mut Buffer,

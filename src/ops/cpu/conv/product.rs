@@ -30,7 +30,7 @@ pub struct Planes {
 
 impl Planes {
     pub fn new<E: Element>(window: Window, images: usize) -> Planes {
-        let rows = super::bands(window.rows, window.cols).map(|(_, rows)| rows).max().unwrap_or(0);
+        let rows = super::bands::<E>(&window).map(|(_, rows)| rows).max().unwrap_or(0);
         let places = images * window.plane_rows(rows) * window.cols;
         Planes { len: places.next_multiple_of(depth::<E>()) + depth::<E>(), window }
     }
@@ -116,7 +116,7 @@ impl Packed {
                 a: planes[place * depth..].as_ptr().cast(),
                 a_stride: depth * size_of::<E>(),
                 steps: &self.steps,
-                units: DEPTH,
+                units: self.planes.window.place_len().div_ceil(E::PER_UNIT).min(DEPTH), // few channels do not fill a step
                 b: self.tiles.as_ptr(),
                 b_stride: self.steps.len() * TILE * 4,
                 c: sums[call * rows * self.width()..].as_mut_ptr(),

@@ -4,10 +4,11 @@ use std::arch::x86_64::*;
 
 use super::{Block, COLUMNS, TILE, part};
 
-/// Rows of a block in registers: 8 x 3 sums, three tiles' columns and some broadcast values fill the 32 registers.
-const ROWS: usize = 8;
-/// Columns of tiles of a block in registers.
+/// Columns of tiles of a block in registers, and their rows: 8 x 3 sums, three tiles' columns and some broadcast values
+/// fill the 32 registers. A single tile takes more rows, for as many sums hide the latency of a multiplication.
 const TILES: usize = 3;
+const ROWS: usize = 8;
+const ROWS_OF_ONE: usize = 16;
 
 /// # Safety
 /// As [`super::Session::run`]; the processor has AVX-512F.
@@ -28,14 +29,16 @@ pub unsafe fn run_bf16(block: &Block) {
 #[inline(always)]
 unsafe fn run(block: &Block, multiply: impl Fn(__m512, __m512i, __m512i) -> __m512 + Copy) {
     for tile in (0..block.tiles).step_by(TILES) {
-        for row in (0..block.rows).step_by(ROWS) {
+        let tiles = TILES.min(block.tiles - tile);
+        for row in (0..block.rows).step_by(if tiles == 1 { ROWS_OF_ONE } else { ROWS }) {
             let part = part(block, row, tile);
             // SAFETY: the caller's promise.
             unsafe {
-                match part.tiles {
-                    1 => kernel::<1>(&part, multiply),
-                    2 => kernel::<2>(&part, multiply),
-                    _ => kernel::<TILES>(&part, multiply),
+                match tiles {
+                    1 if part.rows <= ROWS => kernel::<ROWS, 1>(&part, multiply),
+                    1 => kernel::<ROWS_OF_ONE, 1>(&part, multiply),
+                    2 => kernel::<ROWS, 2>(&part, multiply),
+                    _ => kernel::<ROWS, TILES>(&part, multiply),
                 }
             }
         }
@@ -43,10 +46,10 @@ unsafe fn run(block: &Block, multiply: impl Fn(__m512, __m512i, __m512i) -> __m5
 }
 
 #[inline(always)]
-unsafe fn kernel<const T: usize>(block: &Block, multiply: impl Fn(__m512, __m512i, __m512i) -> __m512) {
+unsafe fn kernel<const R: usize, const T: usize>(block: &Block, multiply: impl Fn(__m512, __m512i, __m512i) -> __m512) {
     // SAFETY: the caller's promise.
     unsafe {
-        let mut sums = [[_mm512_setzero_ps(); T]; ROWS];
+        let mut sums = [[_mm512_setzero_ps(); T]; R];
         let c = |row: usize, tile: usize| block.c.byte_add(row * block.c_stride).add(tile * COLUMNS);
         if block.accumulate {
             for (row, sums) in sums.iter_mut().enumerate() {
@@ -57,16 +60,15 @@ unsafe fn kernel<const T: usize>(block: &Block, multiply: impl Fn(__m512, __m512
         }
         let mut b = block.b;
         for &step in block.steps {
-            // Two bases, from which four rows each are one stride or three apart: addresses fit the registers.
-            let low = block.a.byte_add(step);
-            let high = low.byte_add(4 * block.a_stride);
+            let first = block.a.byte_add(step);
             for unit in 0..block.units {
                 let mut columns = [_mm512_setzero_si512(); T];
                 for (tile, column) in columns.iter_mut().enumerate() {
                     *column = _mm512_loadu_si512(b.byte_add(tile * block.b_stride).add(unit * COLUMNS).cast());
                 }
                 for (row, sums) in sums.iter_mut().enumerate() {
-                    let base = if row < 4 { low } else { high };
+                    // From a base of each four rows, whose addresses are one to three strides apart: they fit the registers.
+                    let base = first.byte_add(row / 4 * 4 * block.a_stride);
                     let a = _mm512_set1_epi32(*base.byte_add(row % 4 * block.a_stride).add(unit).cast());
                     for (sum, column) in sums.iter_mut().zip(columns) {
                         *sum = multiply(*sum, a, column);
