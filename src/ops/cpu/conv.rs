@@ -25,7 +25,7 @@ pub use gradient::{Gradients, backward};
 use product::{Band, Packed};
 
 /// Bytes of a task's planes: they and what is made of them stay in L2.
-const TASK_BYTES: usize = 1 << 18;
+const TASK_BYTES: usize = 3 << 17;
 
 /// A thread's buffers, kept from task to task.
 #[derive(Default)]
