@@ -33,7 +33,7 @@ pub struct Environment {
 }
 
 impl Environment {
-    /// That of work on `device` with the products chosen now.
+    /// That of work on `device` with the kernels chosen now.
     pub fn of(device: &Device) -> Self {
         Environment {
             version: env!("CARGO_PKG_VERSION").into(),

@@ -17,7 +17,8 @@ pub struct Common {
     /// Where to compute: auto, cpu or cuda:N
     #[arg(long, value_name = "DEVICE", default_value = "auto", help_heading = "Common options")]
     pub device: DeviceChoice,
-    /// Precision of matrix products: f32, bf16 (sums in f32), or auto: bf16 where the processor has AMX
+    /// Precision inside the networks: f32, bf16 (sums, weights and losses in f32), or auto: bf16 where the processor has AMX or
+    /// AVX-512 BF16
     #[arg(long, value_name = "DTYPE", default_value = "auto", help_heading = "Common options")]
     pub dtype: DType,
     /// Folder that holds the data sets [default: $DISTILL_DATA, else the user's cache folder]

@@ -132,7 +132,8 @@ pub fn write_meta(resolved: &Resolved, dir: &RunDir, set: &ImageSet, device: &De
         let (old, new) = (&old.environment, &meta.environment);
         let parts = [
             ("by version", &old.version, &new.version),
-            ("with products in", &old.dtype, &new.dtype),
+            ("in", &old.dtype, &new.dtype),
+            ("by kernels", &old.kernels, &new.kernels),
             ("on", &old.device, &new.device),
         ];
         for (how, before, now) in parts.iter().filter(|(_, before, now)| before != now) {

@@ -57,7 +57,7 @@ pub fn sentence(result: &Evaluation) -> String {
     let spread = result.accuracy_std.map_or(String::new(), |std| format!(" +- {std:.2}"));
     let ipc = result.ipc.map_or(String::new(), |ipc| format!(", {ipc} images a class"));
     format!(
-        "{} on {}{ipc}: {:.2}{spread} % on {} {} (protocol {}, runs: {}, {} products, {})",
+        "{} on {}{ipc}: {:.2}{spread} % on {} {} (protocol {}, runs: {}, {}, {})",
         result.student,
         result.on,
         result.accuracy_mean,

@@ -46,6 +46,30 @@ fn what_cannot_be_meant_is_a_usage_error() {
     }
 }
 
+/// Every set of kernels can be forced, and one that cannot be is an error before any work.
+#[test]
+fn kernels_can_be_forced() {
+    let place = Place::new();
+    let bench = format!("bench --only unet-forward --seconds 0.01 --batch 2 --json {}", tiny());
+    for (isa, dtype) in [("portable", "f32"), ("avx512", "f32"), ("avx512-bf16", "bf16"), ("amx", "bf16")] {
+        let output = place.command(&bench).env("DISTILL_ISA", isa).output().unwrap();
+        if output.status.success() {
+            let found: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+            assert_eq!(found[0]["environment"]["kernels"], isa);
+            assert_eq!(found[0]["environment"]["dtype"], dtype);
+        } else {
+            let error = String::from_utf8(output.stderr).unwrap();
+            assert!(isa != "portable" && error.contains("this processor does not have it"), "{error}");
+        }
+    }
+    for (isa, dtype, expected) in [("sse", "auto", "portable, avx512"), ("portable", "bf16", "remove --dtype")] {
+        let args = format!("{bench} --dtype {dtype}");
+        let output = place.command(&args).env("DISTILL_ISA", isa).output().unwrap();
+        let error = String::from_utf8(output.stderr).unwrap();
+        assert!(output.status.code() == Some(2) && error.contains(expected), "{isa}: {error}");
+    }
+}
+
 #[test]
 fn a_mistyped_word_gets_a_suggestion() {
     let place = Place::new();

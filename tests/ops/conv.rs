@@ -141,9 +141,9 @@ fn check_normalized(
     let (channels, act, groups) = (c + extra, if pooled { Activation::Relu } else { Activation::Silu }, 4);
     let groups = if pooled { channels } else { groups };
     let mut inputs = normals("normalized", &[dims, &[channels], &[channels], &[7, kernel, kernel, channels]]);
-    let joined = (extra > 0).then(|| inputs.len());
+    let joined = (extra > 0).then_some(inputs.len());
     inputs.extend((extra > 0).then(|| normal("normalized", 5, &[batch, h, w, extra])));
-    let scaled = with_scale_shift.then(|| inputs.len());
+    let scaled = with_scale_shift.then_some(inputs.len());
     inputs.extend(with_scale_shift.then(|| normal("normalized", 6, &[batch, 2 * channels])));
     let (height, width) = if pooled { (h / 2, w / 2) } else { (h, w) };
     let s = ConvShape { batch, height, width, in_channels: channels, out_channels: 7, kernel, stride, padding };

@@ -7,6 +7,7 @@
 
 mod gradient;
 mod product;
+mod weight;
 
 use std::cell::RefCell;
 use std::mem::MaybeUninit;

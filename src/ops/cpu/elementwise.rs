@@ -1,4 +1,4 @@
-//! Elementwise kernels and the small row operations around matrix products.
+//! Elementwise kernels, and joins of rows.
 
 use std::mem::MaybeUninit;
 use std::ops::Range;

@@ -1,6 +1,7 @@
 //! AVX-512: 8 rows by up to 3 tiles of sums in registers, f32 by FMA or pairs of bf16 by VDPBF16PS.
 
 use std::arch::x86_64::*;
+use std::mem::transmute;
 
 use super::{Block, COLUMNS, TILE, part};
 
@@ -22,8 +23,10 @@ pub unsafe fn run_f32(block: &Block) {
 /// As [`super::Session::run`]; the processor has AVX-512F and AVX-512BF16.
 #[target_feature(enable = "avx512f,avx512bf16")]
 pub unsafe fn run_bf16(block: &Block) {
-    // SAFETY: the caller's promise; both types are 512 plain bits.
-    unsafe { run(block, |sum, a, b| _mm512_dpbf16_ps(sum, std::mem::transmute(a), std::mem::transmute(b))) };
+    // SAFETY: both types are 512 plain bits.
+    let pairs = |units: __m512i| unsafe { transmute::<__m512i, __m512bh>(units) };
+    // SAFETY: the caller's promise.
+    unsafe { run(block, |sum, a, b| _mm512_dpbf16_ps(sum, pairs(a), pairs(b))) };
 }
 
 #[inline(always)]
