@@ -135,8 +135,6 @@ def compare(work, args, modes, folder):
     rows = [row(work.name, "seconds_per_step", "s", F32_GOAL if only_f32 else work.goal)]
     if work.trains and ours[0]["peak_bytes"]:
         rows.append(row(f"{work.name} memory", "peak_bytes", "bytes", None if only_f32 else MEMORY_GOAL))
-        idle = max(found["idle_bytes"] for turns in theirs.values() for found in turns)
-        say(f"  {work.name}: of PyTorch's memory {idle / 2**20:.0f} MiB were there before the network")
     return rows
 
 

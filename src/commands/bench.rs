@@ -30,7 +30,7 @@ struct Measurement {
     /// The median.
     seconds_per_step: f64,
     images_per_second: f64,
-    /// Most memory in use at once; null where the system does not tell.
+    /// Most memory in use at once, less what was in use before; null where the system does not tell.
     peak_bytes: Option<u64>,
     environment: Environment,
 }
@@ -92,6 +92,7 @@ fn dry_run(kinds: &[Kind], json: bool) -> Result<()> {
 
 /// Repeats the work for about `seconds`, after one step to warm up.
 fn measure(kind: &Kind, seconds: f64, config: &Config, device: &Device) -> Result<Measurement> {
+    let idle = resident("VmRSS").unwrap_or(0);
     let Work { mut step, images, .. } = (kind.build)(config, kind.batch, device)?;
     reset_peak();
     step(0)?;
@@ -108,7 +109,7 @@ fn measure(kind: &Kind, seconds: f64, config: &Config, device: &Device) -> Resul
         batch: kind.batch,
         seconds_per_step,
         images_per_second: images as f64 / seconds_per_step,
-        peak_bytes: peak(),
+        peak_bytes: resident("VmHWM").map(|peak| peak.saturating_sub(idle)),
         environment: Environment::of(device),
     })
 }
@@ -125,8 +126,9 @@ fn reset_peak() {
     let _ = fs::write("/proc/self/clear_refs", "5");
 }
 
-fn peak() -> Option<u64> {
+/// A size in bytes of /proc/self/status.
+fn resident(field: &str) -> Option<u64> {
     let status = fs::read_to_string("/proc/self/status").ok()?;
-    let line = status.lines().find_map(|l| l.strip_prefix("VmHWM:"))?;
+    let line = status.lines().find_map(|l| l.strip_prefix(field)?.strip_prefix(':'))?;
     Some(line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()? * 1024)
 }
