@@ -37,9 +37,9 @@ fn run<E: Element>(tape: &Tape, qkv: &Value, shape: AttentionShape) -> Result<Va
     dims[qkv.dims().len() - 1] /= 3;
     let saved = cast::<E>(qkv.tensor())?;
     let out = tensor(kernel::forward::<E>(&shape, &Values::of(&saved)?), dims)?;
-    let input = qkv.clone();
+    let dtype = qkv.tensor().dtype();
     Ok(tape.record(out, &[qkv], move |gradient| {
         let found = kernel::backward::<E>(&shape, &Values::of(&saved)?, &Values::of(&gradient)?);
-        Ok(vec![Some(like(&input, tensor(found, saved.dims())?)?)])
+        Ok(vec![Some(like(dtype, tensor(found, saved.dims())?)?)])
     }))
 }

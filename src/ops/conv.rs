@@ -154,6 +154,8 @@ struct Op<E, O> {
     weight: Value,
     bias: Option<Value>,
     residual: Option<Value>,
+    /// Kept when the residual itself is let go.
+    residual_type: Option<DType>,
     elements: std::marker::PhantomData<(E, O)>,
 }
 
@@ -190,6 +192,7 @@ impl<E: Element, O: Element> Op<E, O> {
             weight: weight.clone(),
             bias: bias.cloned(),
             residual: residual.cloned(),
+            residual_type: residual.map(|r| r.tensor().dtype()),
             elements: std::marker::PhantomData,
         })
     }
@@ -216,13 +219,14 @@ impl<E: Element, O: Element> Op<E, O> {
         f(&input::Input { parts, height, width, norm, resample: self.input.resample })
     }
 
-    fn run(self, tape: &Tape) -> Result<Value> {
+    fn run(mut self, tape: &Tape) -> Result<Value> {
         let s = self.shape;
         let dims = [s.batch, s.out_height(), s.out_width(), s.out_channels];
         tape.count_flops(2 * dims.iter().product::<usize>() * s.patch_len());
-        let residual = self.residual.as_ref().map(|r| cast::<O>(r.tensor())).transpose()?;
+        let residual = self.residual.take();
+        let added = residual.as_ref().map(|r| cast::<O>(r.tensor())).transpose()?;
         let (out, statistics) = {
-            let residual = residual.as_ref().map(Values::<O>::of).transpose()?;
+            let residual = added.as_ref().map(Values::<O>::of).transpose()?;
             let bias = self.bias.as_ref().map(|b| Floats::of(b.tensor())).transpose()?;
             let weight = Floats::of(self.weight.tensor())?;
             self.with_input(|input| {
@@ -237,7 +241,7 @@ impl<E: Element, O: Element> Op<E, O> {
         }
         inputs.push(self.weight.clone());
         inputs.extend(self.bias.clone());
-        inputs.extend(self.residual.clone());
+        inputs.extend(residual);
         let inputs: Vec<&Value> = inputs.iter().collect();
         Ok(tape.record(out, &inputs, move |gradient| self.backward(&statistics, gradient)))
     }
@@ -258,7 +262,7 @@ impl<E: Element, O: Element> Op<E, O> {
         let mut out = Vec::new();
         let mut parts = found.parts.into_iter();
         for part in &self.input.parts {
-            out.push(parts.next().map(|dx| like(part, tensor(dx, part.dims())?)).transpose()?);
+            out.push(parts.next().map(|dx| like(part.tensor().dtype(), tensor(dx, part.dims())?)).transpose()?);
         }
         if let Some(found) = found.norm {
             let (batch, channels) = (self.shape.batch, self.shape.in_channels);
@@ -272,16 +276,16 @@ impl<E: Element, O: Element> Op<E, O> {
         if self.bias.is_some() {
             out.push(Some(tensor(found.bias, self.shape.out_channels)?));
         }
-        if let Some(residual) = &self.residual {
-            out.push(Some(like(residual, gradient)?));
+        if let Some(dtype) = self.residual_type {
+            out.push(Some(like(dtype, gradient)?));
         }
         Ok(out)
     }
 }
 
 /// A gradient in the type of what it is the gradient of.
-pub(super) fn like(value: &Value, gradient: Tensor) -> Result<Tensor> {
-    match value.tensor().dtype() {
+pub(super) fn like(dtype: DType, gradient: Tensor) -> Result<Tensor> {
+    match dtype {
         DType::BF16 => cast::<bf16>(&gradient),
         _ => cast::<f32>(&gradient),
     }

@@ -25,6 +25,7 @@ const CALLS: usize = 30;
 
 fn main() {
     mi_option_set(15, -1);
+    println!("the processor's limit, on all threads: {}", limits());
     println!("forward, gradient of the weight, both gradients; GFLOP/s");
     for (batch, size, in_channels, out_channels, kernel) in [
         (64, 8, 128, 128, 3),
@@ -85,3 +86,59 @@ fn rates<E: Element>(shape: &ConvShape) -> [f64; 3] {
     ]
     .map(|rate| rate / 1e9)
 }
+
+/// What multiplications alone reach, with operands and sums in registers.
+#[cfg(target_arch = "x86_64")]
+fn limits() -> String {
+    let all = |run: &(dyn Fn() -> f64 + Sync)| rayon::broadcast(|_| run()).into_iter().sum::<f64>();
+    let mut found = Vec::new();
+    if Isa::Avx512.available() {
+        // SAFETY: the processor has what the function needs.
+        found.push(format!("avx512 {:.0}", all(&|| unsafe { limit_f32() })));
+    }
+    if Isa::Avx512Bf16.available() {
+        // SAFETY: the processor has what the function needs.
+        found.push(format!("avx512-bf16 {:.0}", all(&|| unsafe { limit_bf16() })));
+    }
+    found.join(", ")
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+fn limits() -> String {
+    "not measured here".into()
+}
+
+/// A loop of independent multiplications, `$operations` each; billions of operations a second.
+#[cfg(target_arch = "x86_64")]
+macro_rules! limit {
+    ($name:ident, $features:literal, $instruction:literal, $operations:expr) => {
+        #[target_feature(enable = $features)]
+        fn $name() -> f64 {
+            const LOOPS: usize = 10_000_000;
+            let start = Instant::now();
+            for _ in 0..LOOPS {
+                // SAFETY: registers alone, all of them named.
+                unsafe {
+                    std::arch::asm!(
+                        concat!($instruction, " zmm0, zmm30, zmm31"), concat!($instruction, " zmm1, zmm30, zmm31"),
+                        concat!($instruction, " zmm2, zmm30, zmm31"), concat!($instruction, " zmm3, zmm30, zmm31"),
+                        concat!($instruction, " zmm4, zmm30, zmm31"), concat!($instruction, " zmm5, zmm30, zmm31"),
+                        concat!($instruction, " zmm6, zmm30, zmm31"), concat!($instruction, " zmm7, zmm30, zmm31"),
+                        concat!($instruction, " zmm8, zmm30, zmm31"), concat!($instruction, " zmm9, zmm30, zmm31"),
+                        concat!($instruction, " zmm10, zmm30, zmm31"), concat!($instruction, " zmm11, zmm30, zmm31"),
+                        out("zmm0") _, out("zmm1") _, out("zmm2") _, out("zmm3") _, out("zmm4") _, out("zmm5") _,
+                        out("zmm6") _, out("zmm7") _, out("zmm8") _, out("zmm9") _, out("zmm10") _, out("zmm11") _,
+                        out("zmm30") _, out("zmm31") _,
+                        options(nostack, nomem),
+                    );
+                }
+            }
+            (12 * $operations * LOOPS) as f64 / start.elapsed().as_secs_f64() / 1e9
+        }
+    };
+}
+
+#[cfg(target_arch = "x86_64")]
+limit!(limit_f32, "avx512f", "vfmadd231ps", 32);
+#[cfg(target_arch = "x86_64")]
+limit!(limit_bf16, "avx512f,avx512bf16", "vdpbf16ps", 64);
