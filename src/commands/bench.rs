@@ -30,7 +30,8 @@ struct Measurement {
     /// The median.
     seconds_per_step: f64,
     images_per_second: f64,
-    /// Most memory in use at once, less what was in use before; null where the system does not tell.
+    /// Most memory in use at once, less what was in use before any work (what an earlier work took and the allocator kept
+    /// counts, so name one with `--only` for a figure of its own); null where the system does not tell.
     peak_bytes: Option<u64>,
     environment: Environment,
 }
@@ -46,9 +47,10 @@ pub fn run(args: &BenchArgs, console: &Console) -> Result<()> {
         return save::all(folder, &kinds, &config, &device, args.common.json);
     }
     let mut found = Vec::new();
+    let idle = resident("VmRSS").unwrap_or(0);
     for kind in &kinds {
         console.info(format!("{} ...", kind.name));
-        found.push(measure(kind, args.seconds, &config, &device)?);
+        found.push(measure(kind, args.seconds, idle, &config, &device)?);
     }
     if args.common.json {
         return print(&to_json(&found)?);
@@ -90,9 +92,8 @@ fn dry_run(kinds: &[Kind], json: bool) -> Result<()> {
     print(&kinds.iter().map(|kind| format!("{} (batch {})", kind.name, kind.batch)).collect::<Vec<_>>().join("\n"))
 }
 
-/// Repeats the work for about `seconds`, after one step to warm up.
-fn measure(kind: &Kind, seconds: f64, config: &Config, device: &Device) -> Result<Measurement> {
-    let idle = resident("VmRSS").unwrap_or(0);
+/// Repeats the work for about `seconds`, after one step to warm up. `idle`: bytes in use before any work.
+fn measure(kind: &Kind, seconds: f64, idle: u64, config: &Config, device: &Device) -> Result<Measurement> {
     let Work { mut step, images, .. } = (kind.build)(config, kind.batch, device)?;
     reset_peak();
     step(0)?;
