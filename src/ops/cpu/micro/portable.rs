@@ -1,25 +1,41 @@
-//! Any processor: f32 units in plain Rust, which the compiler turns into vector code where there is any.
-
-use multiversion::multiversion;
+//! Any processor: f32 units in plain Rust, which the compiler turns into vector code; by FMA where the processor has it.
 
 use super::{Block, COLUMNS, TILE, part};
 
-/// Rows of a block in registers.
-const ROWS: usize = 4;
+/// Rows of a block in registers: 6 x 2 sums of eight, two columns and a broadcast value fill AVX2's 16.
+const ROWS: usize = 6;
 
 /// # Safety
 /// As [`super::Session::run`]; units are f32.
 pub unsafe fn run(block: &Block) {
+    #[cfg(target_arch = "x86_64")]
+    if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
+        // SAFETY: the caller's promise, and the processor has what the function needs.
+        return unsafe { run_fma(block) };
+    }
+    // SAFETY: the caller's promise.
+    unsafe { each_part(block, |sum, a, b| sum + a * b) };
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2,fma")]
+unsafe fn run_fma(block: &Block) {
+    // SAFETY: the caller's promise.
+    unsafe { each_part(block, |sum, a, b| f32::mul_add(a, b, sum)) };
+}
+
+#[inline(always)]
+unsafe fn each_part(block: &Block, multiply: impl Fn(f32, f32, f32) -> f32 + Copy) {
     for tile in 0..block.tiles {
         for row in (0..block.rows).step_by(ROWS) {
             // SAFETY: the caller's promise.
-            unsafe { kernel(&part(block, row, tile)) };
+            unsafe { kernel(&part(block, row, tile), multiply) };
         }
     }
 }
 
-#[multiversion(targets("x86_64+avx2+fma"))]
-unsafe fn kernel(block: &Block) {
+#[inline(always)]
+unsafe fn kernel(block: &Block, multiply: impl Fn(f32, f32, f32) -> f32) {
     let mut sums = [[0.0f32; COLUMNS]; ROWS];
     // SAFETY: the caller's promise.
     unsafe {
@@ -35,7 +51,7 @@ unsafe fn kernel(block: &Block) {
                 for (row, sums) in sums.iter_mut().enumerate() {
                     let a = *a.byte_add(row * block.a_stride).add(unit);
                     for (sum, column) in sums.iter_mut().zip(columns) {
-                        *sum += a * column;
+                        *sum = multiply(*sum, a, column);
                     }
                 }
             }
