@@ -7,10 +7,11 @@ use std::arch::asm;
 use std::arch::x86_64::{__cpuid_count, _xgetbv};
 use std::sync::OnceLock;
 
-use super::{Block, part};
+use super::{Block, SPARE_ROWS, part};
 
 /// Rows of a tile.
 const ROWS: usize = 16;
+const _: () = assert!((SPARE_ROWS + 1).is_multiple_of(2 * ROWS));
 
 /// Whether the CPU has AMX and the system lets this process use it, which is asked for once.
 pub fn available() -> bool {

@@ -3,13 +3,14 @@
 use std::arch::x86_64::*;
 use std::mem::transmute;
 
-use super::{Block, COLUMNS, TILE, part};
+use super::{Block, COLUMNS, SPARE_ROWS, TILE, part};
 
 /// Columns of tiles of a block in registers, and their rows: 8 x 3 sums, three tiles' columns and some broadcast values
 /// fill the 32 registers. A single tile takes more rows, for as many sums hide the latency of a multiplication.
 const TILES: usize = 3;
 const ROWS: usize = 8;
 const ROWS_OF_ONE: usize = 16;
+const _: () = assert!((SPARE_ROWS + 1).is_multiple_of(ROWS) && (SPARE_ROWS + 1).is_multiple_of(ROWS_OF_ONE));
 
 /// # Safety
 /// As [`super::Session::run`]; the processor has AVX-512F.

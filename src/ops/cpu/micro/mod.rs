@@ -18,7 +18,8 @@ pub const COLUMNS: usize = 16;
 pub const DEPTH: usize = 16;
 /// Units of a tile.
 pub const TILE: usize = COLUMNS * DEPTH;
-/// Rows that a block may compute beyond those asked for: A must be readable and C writable there.
+/// Rows that a block may compute beyond those asked for: A must be readable and C writable there. One more is a multiple of
+/// the rows that any kernel computes at once, so rows that are a multiple of it need no room beyond them.
 pub const SPARE_ROWS: usize = 31;
 
 /// One product: C (rows x 16 `tiles`) = or += the sum over steps of A's rows times B's tiles.

@@ -1,9 +1,10 @@
 //! Any processor: f32 units in plain Rust, which the compiler turns into vector code; by FMA where the processor has it.
 
-use super::{Block, COLUMNS, TILE, part};
+use super::{Block, COLUMNS, SPARE_ROWS, TILE, part};
 
-/// Rows of a block in registers: 6 x 2 sums of eight, two columns and a broadcast value fill AVX2's 16.
-const ROWS: usize = 6;
+/// Rows of a block in registers: 4 x 2 sums of eight hide the latency of AVX2's multiplications.
+const ROWS: usize = 4;
+const _: () = assert!((SPARE_ROWS + 1).is_multiple_of(ROWS));
 
 /// # Safety
 /// As [`super::Session::run`]; units are f32.
