@@ -167,11 +167,7 @@ impl<E: Element, O: Element> Op<E, O> {
         if weight_in != in_channels || kernel != kernel_width {
             fail!("conv2d: weight {:?} does not fit {in_channels} channels of {:?}", weight.dims(), dims);
         }
-        let (h, w) = match input.resample {
-            Resample::Keep => (height, width),
-            Resample::Upsample => (2 * height, 2 * width),
-            Resample::Pool => (height / 2, width / 2),
-        };
+        let (h, w) = input.resample.size(height, width);
         let Convolution { stride, padding, bias, residual, .. } = options;
         if stride == 0 || kernel == 0 || h + 2 * padding < kernel || w + 2 * padding < kernel {
             fail!("conv2d: kernel {kernel}, stride {stride} and padding {padding} do not fit input {dims:?}");

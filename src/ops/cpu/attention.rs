@@ -41,10 +41,7 @@ pub fn forward<E: Element>(shape: &AttentionShape, qkv: &[E]) -> Vec<E> {
             HEAD.with_borrow_mut(|buffers| {
                 let mut head = Head::new(shape, isa, buffers);
                 for first in (0..c).step_by(d.max(1)) {
-                    let [q, k, v] = [0, c, 2 * c].map(|part| part + first);
-                    head.load(Q, qkv, 3 * c, q);
-                    head.load(K, qkv, 3 * c, k);
-                    head.load(V, qkv, 3 * c, v);
+                    head.load_qkv(qkv, c, first);
                     head.weights(shape.scale());
                     head.product(A::Rows(P), B::Rows(V));
                     head.store(1.0, c, first, out);
@@ -67,10 +64,7 @@ pub fn backward<E: Element>(shape: &AttentionShape, qkv: &[E], gradient: &[E]) -
             HEAD.with_borrow_mut(|buffers| {
                 let mut head = Head::new(shape, isa, buffers);
                 for first in (0..c).step_by(d.max(1)) {
-                    let [q, k, v] = [0, c, 2 * c].map(|part| part + first);
-                    head.load(Q, qkv, 3 * c, q);
-                    head.load(K, qkv, 3 * c, k);
-                    head.load(V, qkv, 3 * c, v);
+                    let [q, k, v] = head.load_qkv(qkv, c, first);
                     head.load(G, gradient, c, first);
                     head.weights(shape.scale());
                     head.product(A::Transposed(P), B::Rows(G));
@@ -162,6 +156,13 @@ impl<'a, E: Element> Head<'a, E> {
             row[..d].copy_from_slice(&values[first..first + d]);
             row[d..].fill(E::default());
         }
+    }
+
+    /// Loads queries, keys and values of the head whose channels begin at `first` of `c`; returns where theirs begin.
+    fn load_qkv(&mut self, qkv: &[E], c: usize, first: usize) -> [usize; 3] {
+        let places = [0, c, 2 * c].map(|part| part + first);
+        [Q, K, V].into_iter().zip(places).for_each(|(matrix, place)| self.load(matrix, qkv, 3 * c, place));
+        places
     }
 
     /// The attention weights, softmax(scale Q K^T), as matrix P.

@@ -23,7 +23,7 @@ use super::{isa, overwritten};
 
 pub use super::window::ConvShape;
 pub use gradient::{Gradients, backward};
-use product::{Band, Packed};
+use product::{Band, Packed, rounded};
 
 /// Bytes of a task's planes: they and what is made of them stay in L2.
 const TASK_BYTES: usize = 3 << 17;
@@ -82,8 +82,10 @@ pub fn forward<E: Element, O: Element>(
     let window = Window::forward::<E>(shape);
     let (channels, image_len) = (shape.out_channels, window.rows * window.cols * shape.out_channels);
     let images = images_per_task::<E>(shape, &[&window]);
-    let packed = Packed::new::<E>(window, shape, weight, false, images);
+    let packed = Packed::new(window, shape, &rounded::<E>(weight), false, images);
     let (isa, kept) = (isa::current(), input.statistics_len());
+    let zeros = vec![0.0; channels];
+    let bias = bias.unwrap_or(&zeros);
     // An image without statistics keeps one number, so that every task has a part of them.
     let mut statistics = vec![0.0; shape.batch * kept.max(1)];
     let run = |out: &mut [MaybeUninit<O>]| {
@@ -128,36 +130,22 @@ pub fn forward<E: Element, O: Element>(
 fn finish<O: Element>(
     sums: &[f32],
     width: usize,
-    bias: Option<&[f32]>,
+    bias: &[f32],
     residual: Option<&[O]>,
     channels: usize,
     out: &mut [MaybeUninit<O>],
 ) {
     for (row, (out, sums)) in out.chunks_exact_mut(channels).zip(sums.chunks(width)).enumerate() {
-        let sums = &sums[..channels];
-        match (bias, residual) {
-            (Some(bias), Some(residual)) => {
-                let residual = &residual[row * channels..][..channels];
-                for (((out, s), b), r) in out.iter_mut().zip(sums).zip(bias).zip(residual) {
+        let terms = out.iter_mut().zip(sums).zip(bias);
+        match residual {
+            Some(residual) => {
+                for (((out, s), b), r) in terms.zip(&residual[row * channels..]) {
                     out.write(O::round(s + b + r.widen()));
                 }
             }
-            (Some(bias), None) => {
-                for ((out, s), b) in out.iter_mut().zip(sums).zip(bias) {
-                    out.write(O::round(s + b));
-                }
-            }
-            (None, Some(residual)) => {
-                let residual = &residual[row * channels..][..channels];
-                for ((out, s), r) in out.iter_mut().zip(sums).zip(residual) {
-                    out.write(O::round(s + r.widen()));
-                }
-            }
-            (None, None) => {
-                for (out, s) in out.iter_mut().zip(sums) {
-                    out.write(O::round(*s));
-                }
-            }
+            None => terms.for_each(|((out, s), b)| {
+                out.write(O::round(s + b));
+            }),
         }
     }
 }

@@ -21,6 +21,17 @@ pub enum Resample {
     Pool,
 }
 
+impl Resample {
+    /// Height and width afterwards.
+    pub fn size(self, height: usize, width: usize) -> (usize, usize) {
+        match self {
+            Resample::Keep => (height, width),
+            Resample::Upsample => (2 * height, 2 * width),
+            Resample::Pool => (height / 2, width / 2),
+        }
+    }
+}
+
 /// The input of a convolution. Up-sampling comes without a norm, pooling with one.
 pub struct Input<'a, E> {
     /// One or two tensors (B, H, W, channels).
@@ -39,11 +50,7 @@ impl<E: Element> Input<'_, E> {
 
     /// Height and width of what is convolved.
     pub fn size(&self) -> (usize, usize) {
-        match self.resample {
-            Resample::Keep => (self.height, self.width),
-            Resample::Upsample => (2 * self.height, 2 * self.width),
-            Resample::Pool => (self.height / 2, self.width / 2),
-        }
+        self.resample.size(self.height, self.width)
     }
 
     /// Means and 1 / std that an image keeps for the backward pass.

@@ -158,15 +158,6 @@ impl Window {
         self.extra_rows == 0
     }
 
-    /// Whether every place is a pixel of the source, in its order.
-    pub fn is_identity(&self) -> bool {
-        self.planes == [(0, 0)]
-            && self.patch == 1
-            && self.step == 1
-            && (self.rows, self.cols) == (self.height, self.width)
-            && self.extra_rows == 0
-    }
-
     /// Writes the places of every plane for the outputs of rows `first`..`first + rows` of `image`, whose places begin at
     /// `at` of each plane of `plane_len` places.
     pub fn fill<E: Element>(

@@ -4,7 +4,7 @@ use std::mem::MaybeUninit;
 
 use rayon::prelude::*;
 
-use super::product::{Band, Packed, Planes};
+use super::product::{Band, Packed, Planes, rounded};
 use super::weight::{Operands, Sizes, gather};
 use super::{ConvShape, SCRATCH, Scratch, bands, images_per_task};
 use crate::ops::cpu::element::{Buffer, Element, same};
@@ -61,7 +61,8 @@ pub fn backward<E: Element, O: Element>(
     let windows = if wanted { Window::input_gradient::<E>(shape) } else { vec![] };
     let images = images_per_task::<E>(shape, &windows.iter().chain([&window]).collect::<Vec<_>>());
     let forward = Planes::new::<E>(window, images);
-    let passes: Vec<_> = windows.into_iter().map(|w| Packed::new::<E>(w, shape, weight, true, images)).collect();
+    let weight = rounded::<E>(weight);
+    let passes: Vec<_> = windows.into_iter().map(|w| Packed::new(w, shape, &weight, true, images)).collect();
     let sizes = Sizes {
         taps: if forward.window.patch > 1 { 1 } else { forward.window.taps.len() },
         inputs: forward.window.place_len().next_multiple_of(SPARE_ROWS + 1),

@@ -61,19 +61,12 @@ pub struct Packed {
 impl Packed {
     /// Packs `weight` (O, taps, I) for tasks of `images` images. B's depth is I and its columns O; if `transposed`, for
     /// the input's gradient, the other way round.
-    pub fn new<E: Element>(
-        window: Window,
-        shape: &ConvShape,
-        weight: &[f32],
-        transposed: bool,
-        images: usize,
-    ) -> Packed {
+    pub fn new<E: Element>(window: Window, shape: &ConvShape, weight: &[E], transposed: bool, images: usize) -> Packed {
         let planes = Planes::new::<E>(window, images);
         let steps = steps::<E>(&planes.window, planes.len);
         let outputs = if transposed { shape.in_channels } else { shape.out_channels };
         let columns = outputs.div_ceil(COLUMNS);
-        let weight = rounded::<E>(weight);
-        let weights = Weights { values: &weight, shape, window: &planes.window };
+        let weights = Weights { values: weight, shape, window: &planes.window };
         let mut tiles = Buffer::default();
         tiles
             .take::<u32>(columns * steps.len() * TILE)
@@ -143,7 +136,7 @@ fn steps<E: Element>(window: &Window, plane_len: usize) -> Vec<usize> {
 }
 
 /// Weights as elements.
-fn rounded<E: Element>(weight: &[f32]) -> Cow<'_, [E]> {
+pub fn rounded<E: Element>(weight: &[f32]) -> Cow<'_, [E]> {
     if let Some(same) = same::<f32, E>(weight) {
         return Cow::Borrowed(same);
     }
