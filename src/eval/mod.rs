@@ -1,12 +1,14 @@
 //! The judge of a distilled set: students trained on it and tested on real images, by a named protocol.
 
 mod augment;
+mod features;
 mod finished;
 mod protocol;
 mod sgd;
 mod student;
 
 pub use augment::{Augmentation, Color};
+pub use features::Features;
 pub use finished::FinishedRuns;
 pub use protocol::{ConvNetSize, Length, Plan, Protocol};
 pub use sgd::Sgd;
