@@ -13,10 +13,11 @@ use super::{Block, SPARE_ROWS, part};
 const ROWS: usize = 16;
 const _: () = assert!((SPARE_ROWS + 1).is_multiple_of(2 * ROWS));
 
-/// Whether the CPU has AMX and the system lets this process use it, which is asked for once.
+/// Whether the CPU has AMX and the system lets this process use it, which is asked for once; or scripts/amx_emulator.c is
+/// there in its place.
 pub fn available() -> bool {
     static AVAILABLE: OnceLock<bool> = OnceLock::new();
-    *AVAILABLE.get_or_init(|| cpu_has_it() && request_permission())
+    *AVAILABLE.get_or_init(|| cfg!(amx_emulated) || (cpu_has_it() && request_permission()))
 }
 
 fn cpu_has_it() -> bool {
