@@ -13,6 +13,39 @@ fn main() {
     {
         println!("cargo:rustc-env=DISTILL_COMMIT={commit}");
     }
+    if env::var_os("CARGO_FEATURE_CUDA").is_some() {
+        compile_kernels();
+    }
+    // Set by scripts/emulate_cuda.sh.
+    println!("cargo:rerun-if-env-changed=DISTILL_CUDA_EMULATOR");
+    if let Ok(folder) = env::var("DISTILL_CUDA_EMULATOR") {
+        println!("cargo:rustc-cfg=cuda_emulated");
+        println!("cargo:rustc-link-search=native={folder}");
+        println!("cargo:rustc-link-lib=dylib=cuda_emulator");
+        println!("cargo:rustc-link-arg=-Wl,-rpath,{folder}");
+    }
+}
+
+/// Makes OUT_DIR/NAME.ptx of each of the GPU's kernels, with the compiler that candle's own kernels need as well.
+fn compile_kernels() {
+    const KERNELS: &str = "src/ops/cuda/kernels";
+    println!("cargo:rerun-if-changed={KERNELS}");
+    for variable in ["NVCC", "CUDA_HOME", "CUDA_COMPUTE_CAP"] {
+        println!("cargo:rerun-if-env-changed={variable}");
+    }
+    let home = ["CUDA_HOME", "CUDA_PATH", "CUDA_ROOT"].into_iter().find_map(|name| env::var(name).ok());
+    let nvcc = env::var("NVCC").ok().or(home.map(|home| format!("{home}/bin/nvcc"))).unwrap_or("nvcc".into());
+    let oldest = env::var("CUDA_COMPUTE_CAP").unwrap_or("80".into());
+    let out = env::var("OUT_DIR").unwrap_or_default();
+    for name in ["attention", "elementwise", "input", "optimizer"] {
+        let status = Command::new(&nvcc)
+            .args(["-O3", "-std=c++17", "--ptx", &format!("-arch=compute_{oldest}")])
+            .args(["-o", &format!("{out}/{name}.ptx"), &format!("{KERNELS}/{name}.cu")])
+            .status();
+        if !status.is_ok_and(|status| status.success()) {
+            panic!("{nvcc} did not compile {KERNELS}/{name}.cu; scripts/cuda-toolchain.sh brings a compiler that does");
+        }
+    }
 }
 
 /// The commit that a packaged source was made of.

@@ -27,7 +27,7 @@ pub struct Environment {
     pub device: String,
     /// What the networks compute in: "f32" or "bf16".
     pub dtype: String,
-    /// The CPU kernels: "portable", "avx512", "avx512-bf16" or "amx".
+    /// The kernels: "portable", "avx512", "avx512-bf16" or "amx" of the CPU, or "cuda".
     #[serde(default)]
     pub kernels: String,
 }
@@ -43,8 +43,8 @@ impl Environment {
             instructions: instructions().into_iter().map(str::to_string).collect(),
             threads: rayon::current_num_threads(),
             device: device::describe(device),
-            dtype: isa::current().precision().to_string(),
-            kernels: isa::current().as_str().into(),
+            dtype: device::precision(device).to_string(),
+            kernels: if device.is_cpu() { isa::current().as_str().into() } else { "cuda".into() },
         }
     }
 }

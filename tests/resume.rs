@@ -106,7 +106,8 @@ impl Attempt<'_> {
             return self.train(&config, dir, &params, &ema, &task, &console);
         }
         let vae = Vae::new(&config.vae, Params::new(0, &Device::Cpu).builder())?;
-        let latents = Latents::cached(&dir.join("latents.safetensors"), &vae, "", &IMAGES, true, &console)?;
+        let latents =
+            Latents::cached(&dir.join("latents.safetensors"), &vae, "", &IMAGES, true, &Device::Cpu, &console)?;
         let task = UNetTask::new(&config, &params, &ema, &vae, &latents, &latents, 10, &Device::Cpu)?;
         self.train(&config, dir, &params, &ema, &task, &console)
     }

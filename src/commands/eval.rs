@@ -4,6 +4,7 @@ use std::fs::{self, File};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
+use candle_core::Device;
 use serde_json::json;
 
 use super::resolve::shortened;
@@ -186,16 +187,16 @@ impl Subject {
 
     /// The images, given the real ones that they may be drawn from.
     fn images(&self, real: ImageSet, judge: &Judge, console: &Console) -> Result<ImageSet> {
-        let (seed, common) = (judge.seed, judge.common);
+        let seed = judge.seed;
         match &self.source {
             Source::Distilled(path) => Ok(DistilledSet::read(path)?.images),
             Source::Real => Ok(real),
             Source::RandomReal(ipc) => real.random_per_class(*ipc as usize, seed),
             Source::Reconstructed(ipc, run) => {
-                let device = common.device.open()?;
-                let (vae, _) = load_vae(run, &device)?;
+                let device = &judge.device;
+                let (vae, _) = load_vae(run, device)?;
                 let images = real.random_per_class(*ipc as usize, seed)?;
-                Ok(ImageSet { pixels: reconstruct(&vae, &images, &device, console)?, ..images })
+                Ok(ImageSet { pixels: reconstruct(&vae, &images, device, console)?, ..images })
             }
         }
     }
@@ -216,6 +217,7 @@ pub struct Judge<'a> {
     split: EvalSplit,
     seed: u64,
     common: &'a Common,
+    device: Device,
 }
 
 impl<'a> Judge<'a> {
@@ -229,9 +231,9 @@ impl<'a> Judge<'a> {
         if let Some(epochs) = args.epochs {
             protocol = protocol.with_epochs(epochs)?;
         }
-        common.device.open()?;
+        let device = common.device.open()?;
         let seed = common.seed.unwrap_or(0);
-        Ok(Judge { student: args.student, protocol, recipe, split: args.split, seed, common })
+        Ok(Judge { student: args.student, protocol, recipe, split: args.split, seed, common, device })
     }
 
     /// Judges one set and writes eval.json and metrics.jsonl.
@@ -259,6 +261,7 @@ impl<'a> Judge<'a> {
             test: &test,
             normalization,
             seed: self.seed,
+            device: &self.device,
         };
         let split = if self.split == EvalSplit::Test { "test" } else { "heldout" };
         let origin = Origin { dataset: dataset.to_string(), on: subject.name(), split: split.into() };

@@ -24,7 +24,8 @@ use std::io::Write;
 
 use serde::Serialize;
 
-use crate::cli::{Command, DType};
+use crate::cli::{Command, Common, DType};
+use crate::device;
 use crate::error::{Error, Result};
 use crate::ops::cpu::isa::{self, Isa, Precision};
 use crate::progress::Console;
@@ -33,7 +34,7 @@ use crate::usage;
 /// Runs a command to its end.
 pub fn run(command: &Command, console: &Console) -> Result<()> {
     if let Some(common) = command.common() {
-        choose_kernels(common.dtype)?;
+        choose_kernels(common)?;
     }
     match command {
         Command::Train(args) => train::run(args, console),
@@ -55,11 +56,13 @@ pub fn run(command: &Command, console: &Console) -> Result<()> {
 /// The variable that forces a set of CPU kernels.
 const ISA: &str = "DISTILL_ISA";
 
-/// Sets the CPU kernels, and with them the precision, for the whole process.
-fn choose_kernels(dtype: DType) -> Result<()> {
+/// Sets the CPU kernels, and with them the precision, for the whole process; a GPU has both precisions.
+fn choose_kernels(common: &Common) -> Result<()> {
+    let (dtype, on_cpu) = (common.dtype, !common.device.is_gpu());
+    device::set_gpu_precision(wanted(dtype));
     let best = |precision| Isa::best(precision).unwrap_or(Isa::Portable);
     let chosen = match (dtype, forced()?) {
-        (_, Some(isa)) if dtype != DType::Auto && isa.precision() != wanted(dtype) => {
+        (_, Some(isa)) if on_cpu && dtype != DType::Auto && isa.precision() != wanted(dtype) => {
             usage!("{ISA}={}: these kernels compute in {}; remove --dtype", isa.as_str(), isa.precision())
         }
         (_, Some(isa)) => isa,
@@ -67,6 +70,7 @@ fn choose_kernels(dtype: DType) -> Result<()> {
         (DType::Auto, None) => Isa::best(Precision::Bf16).unwrap_or(best(Precision::F32)),
         (DType::Bf16, None) => match Isa::best(Precision::Bf16) {
             Some(isa) => isa,
+            None if !on_cpu => best(Precision::F32),
             None => usage!(
                 "--dtype bf16: this processor has neither AMX nor AVX-512 BF16, one of which bf16 needs; use --dtype \
                  f32 or auto"

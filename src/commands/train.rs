@@ -150,8 +150,9 @@ impl Session<'_> {
         }
         let flip = self.config.train.flip;
         let weights = sha256_file(&self.dir.weights("vae"))?;
-        let latents = Latents::cached(&self.dir.latents(), vae, &weights, self.images, flip, self.console)?;
-        let validation = Latents::with_statistics(vae, self.validation, &latents.statistics, self.console)?;
+        let (place, device) = (self.dir.latents(), self.device);
+        let latents = Latents::cached(&place, vae, &weights, self.images, flip, device, self.console)?;
+        let validation = Latents::with_statistics(vae, self.validation, &latents.statistics, device, self.console)?;
         let (params, ema) = (self.params("unet"), self.params("unet"));
         let classes = self.images.classes.len();
         let task = UNetTask::new(self.config, &params, &ema, vae, &latents, &validation, classes, self.device)?;

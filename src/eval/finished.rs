@@ -4,7 +4,6 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use candle_core::Device;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
@@ -39,7 +38,7 @@ impl FinishedRuns {
             recipe.retain(|key, _| key != "name" && key != "runs");
         }
         let settings = json!({
-            "format": 1, "environment": Environment::of(&Device::Cpu), "student": trial.student.as_str(), "recipe": recipe,
+            "format": 1, "environment": Environment::of(trial.device), "student": trial.student.as_str(), "recipe": recipe,
             "normalization": trial.normalization, "seed": trial.seed, "train": trial.train.sha256(),
             "test": trial.test.sha256(),
         });

@@ -35,6 +35,8 @@ pub struct Trial<'a> {
     /// Of the data set, for both.
     pub normalization: Normalization,
     pub seed: u64,
+    /// Where students are trained and tested.
+    pub device: &'a Device,
 }
 
 /// The words that say where a trial's two sets come from.
@@ -85,7 +87,7 @@ pub struct Evaluation {
     pub per_class: Vec<ClassAccuracy>,
     /// Wall-clock time of all runs, also of those that an earlier call trained.
     pub seconds: f64,
-    /// What it was computed with; students train on the CPU.
+    /// What it was computed with.
     pub environment: Environment,
     /// The recipe as it was carried out.
     pub protocol_settings: Protocol,
@@ -145,7 +147,7 @@ pub fn evaluate(
         seed: trial.seed,
         per_class: per_class(trial, &results),
         seconds: results.iter().map(|r| r.seconds).sum(),
-        environment: Environment::of(&Device::Cpu),
+        environment: Environment::of(trial.device),
         protocol_settings: trial.protocol.clone(),
     })
 }

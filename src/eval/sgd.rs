@@ -1,6 +1,6 @@
 //! Stochastic gradient descent with momentum, in PyTorch's formulation.
 
-use candle_core::Tensor;
+use candle_core::{Device, Tensor};
 use multiversion::multiversion;
 use rayon::prelude::*;
 
@@ -9,6 +9,8 @@ use crate::error::Result;
 use crate::nn::Params;
 use crate::ops::Gradients;
 use crate::ops::cpu::{CHUNK, Floats, update};
+#[cfg(any(feature = "cuda", cuda_emulated))]
+use crate::ops::cuda;
 
 /// The optimizer of a student: g' = g + weight_decay p; v = momentum v + g'; p = p - lr v.
 ///
@@ -17,7 +19,9 @@ use crate::ops::cpu::{CHUNK, Floats, update};
 pub struct Sgd {
     params: Vec<Tensor>,
     /// v of each parameter.
-    velocities: Vec<Vec<f32>>,
+    velocities: Vec<Tensor>,
+    /// The velocities are to be forgotten.
+    fresh: bool,
     lr: f32,
     momentum: f32,
     weight_decay: f32,
@@ -25,11 +29,11 @@ pub struct Sgd {
 
 impl Sgd {
     /// An optimizer of all parameters with `protocol`'s first learning rate.
-    pub fn new(params: &Params, protocol: &Protocol) -> Self {
+    pub fn new(params: &Params, protocol: &Protocol) -> Result<Self> {
         let params: Vec<Tensor> = params.named().into_iter().map(|(_, tensor)| tensor).collect();
-        let velocities = params.iter().map(|p| vec![0.0; p.elem_count()]).collect();
+        let velocities = params.iter().map(|p| Ok(p.zeros_like()?)).collect::<Result<_>>()?;
         let Protocol { lr, momentum, weight_decay, .. } = *protocol;
-        Sgd { params, velocities, lr, momentum, weight_decay }
+        Ok(Sgd { params, velocities, fresh: false, lr, momentum, weight_decay })
     }
 
     pub fn lr(&self) -> f32 {
@@ -39,22 +43,37 @@ impl Sgd {
     /// Multiplies the learning rate with `factor` and forgets the momentum, as a fresh optimizer would.
     pub fn restart(&mut self, factor: f32) {
         self.lr *= factor;
-        self.velocities.iter_mut().for_each(|v| v.fill(0.0));
+        self.fresh = true;
     }
 
     /// One update of every parameter, in place.
     pub fn step(&mut self, gradients: &Gradients) -> Result<()> {
-        let (lr, momentum, weight_decay) = (self.lr, self.momentum, self.weight_decay);
-        for (param, velocity) in self.params.iter().zip(&mut self.velocities) {
+        let momentum = if std::mem::take(&mut self.fresh) { 0.0 } else { self.momentum };
+        let (lr, weight_decay) = (self.lr, self.weight_decay);
+        #[cfg(any(feature = "cuda", cuda_emulated))]
+        if let Some(gpu) = self.params.first().and_then(cuda::Gpu::of) {
+            let lines = self.params.iter().zip(&self.velocities);
+            let lines: Vec<_> = lines.map(|(p, v)| Ok([gradients.get(p)?, p, v])).collect::<Result<_>>()?;
+            let chunks = cuda::optimizer::Chunks::new(&lines, self.params[0].device())?;
+            return chunks.sgd(&gpu, lr, momentum, weight_decay);
+        }
+        for (param, velocity) in self.params.iter().zip(&self.velocities) {
             let gradient = Floats::of(gradients.get(param)?)?;
             update(param, |param| {
-                let chunks = param.par_chunks_mut(CHUNK).zip(velocity.par_chunks_mut(CHUNK));
-                chunks.zip(gradient.par_chunks(CHUNK)).for_each(|((p, v), g)| {
-                    apply((lr, momentum, weight_decay), p, v, g);
-                });
-            })?;
+                update(velocity, |velocity| {
+                    let chunks = param.par_chunks_mut(CHUNK).zip(velocity.par_chunks_mut(CHUNK));
+                    chunks.zip(gradient.par_chunks(CHUNK)).for_each(|((p, v), g)| {
+                        apply((lr, momentum, weight_decay), p, v, g);
+                    });
+                })
+            })??;
         }
         Ok(())
+    }
+
+    /// Where the student is trained.
+    pub fn device(&self) -> Device {
+        self.params.first().map_or(Device::Cpu, |p| p.device().clone())
     }
 }
 

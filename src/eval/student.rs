@@ -3,6 +3,7 @@
 use std::str::FromStr;
 use std::time::Instant;
 
+use candle_core::Tensor;
 use rand::RngCore;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
@@ -12,7 +13,6 @@ use crate::data::{ImageSet, Normalization};
 use crate::error::{Error, Result};
 use crate::models::students::{ConvNet, ConvNetConfig};
 use crate::nn::Params;
-use crate::ops::cpu::{Floats, tensor};
 use crate::ops::{Tape, Value, cross_entropy};
 use crate::progress::{Bar, Console};
 use crate::rng::Rng;
@@ -86,7 +86,7 @@ pub fn train_and_test(
     metrics: &mut dyn FnMut(&EpochMetrics) -> Result<()>,
 ) -> Result<RunResult> {
     let start = Instant::now();
-    let params = Params::new(Rng::stream(trial.seed, "student-init", run, 0).next_u64(), &candle_core::Device::Cpu);
+    let params = Params::new(Rng::stream(trial.seed, "student-init", run, 0).next_u64(), trial.device);
     let network = trial.student.build(trial.protocol, trial.train, &params)?;
     let epochs = train(trial, run, &network, &params, console, metrics)?;
     let correct = test(trial, &network, console)?;
@@ -112,7 +112,7 @@ fn train(
     let (protocol, set) = (trial.protocol, trial.train);
     let plan = protocol.plan(set.len());
     let pixels = PixelTable::new(trial.normalization);
-    let mut optimizer = Sgd::new(params, protocol);
+    let mut optimizer = Sgd::new(params, protocol)?;
     let mut epochs = Vec::new();
     let mut update = 0;
     let label = format!("student {}/{}", run + 1, protocol.runs);
@@ -156,8 +156,8 @@ fn train(
 /// One update on normalized pixels (B, size, size, 3); returns the mean cross-entropy before it.
 pub fn train_step(network: &ConvNet, optimizer: &mut Sgd, batch: Vec<f32>, size: usize, labels: &[u16]) -> Result<f32> {
     let tape = Tape::recording();
-    let x = Value::constant(tensor(batch, (labels.len(), size, size, 3))?);
-    let loss = cross_entropy(&tape, &network.forward(&tape, &x)?, labels)?;
+    let x = Tensor::from_vec(batch, (labels.len(), size, size, 3), &optimizer.device())?;
+    let loss = cross_entropy(&tape, &network.forward(&tape, &Value::constant(x))?, labels)?;
     let value = loss.scalar()?;
     if value.is_finite() {
         optimizer.step(&tape.backward(&loss)?)?;
@@ -175,9 +175,9 @@ fn test(trial: &Trial, network: &ConvNet, console: &Console) -> Result<Vec<(u32,
     for indices in all.chunks(TEST_BATCH) {
         interrupt::check()?;
         let tape = Tape::inference();
-        let x = tensor(pixels.batch(set, indices), (indices.len(), set.size, set.size, 3))?;
+        let x = Tensor::from_vec(pixels.batch(set, indices), (indices.len(), set.size, set.size, 3), trial.device)?;
         let logits = network.forward(&tape, &Value::constant(x))?;
-        for (row, &i) in Floats::of(logits.tensor())?.chunks(classes).zip(indices) {
+        for (row, &i) in logits.tensor().flatten_all()?.to_vec1::<f32>()?.chunks(classes).zip(indices) {
             let label = set.labels[i as usize];
             if !row.iter().all(|v| v.is_finite()) {
                 fail!("test image {i}: the student's logits are not finite; its training went astray, lower the lr");

@@ -7,6 +7,8 @@ use super::cpu::attention::{self as kernel, AttentionShape};
 use super::cpu::element::Element;
 use super::cpu::isa::{self, Precision};
 use super::cpu::{Values, cast, tensor};
+#[cfg(any(feature = "cuda", cuda_emulated))]
+use super::cuda;
 use super::tape::{Tape, Value};
 use crate::error::Result;
 use crate::fail;
@@ -26,6 +28,10 @@ pub fn attention(tape: &Tape, qkv: &Value, heads: usize) -> Result<Value> {
     let tokens = qkv.tensor().elem_count() / (batch * width);
     let shape = AttentionShape { batch, tokens, heads, head_dim: width / (3 * heads) };
     tape.count_flops(4 * batch * tokens * tokens * width / 3);
+    #[cfg(any(feature = "cuda", cuda_emulated))]
+    if let Some(gpu) = cuda::Gpu::of(qkv.tensor()) {
+        return cuda::attention::attention(tape, gpu, qkv, shape);
+    }
     match isa::current().precision() {
         Precision::Bf16 => run::<bf16>(tape, qkv, shape),
         Precision::F32 => run::<f32>(tape, qkv, shape),

@@ -10,6 +10,8 @@ use super::cpu::input::{self, Resample};
 use super::cpu::isa::{self, Precision};
 use super::cpu::norm::{self, Activation, Pixels};
 use super::cpu::{Floats, Values, cast, tensor};
+#[cfg(any(feature = "cuda", cuda_emulated))]
+use super::cuda;
 use super::tape::{InputGradients, Tape, Value};
 use crate::error::Result;
 use crate::fail;
@@ -34,9 +36,9 @@ pub struct Norm {
 /// resampled by a factor of two.
 #[derive(Clone, Debug)]
 pub struct Input {
-    parts: Vec<Value>,
-    norm: Option<Norm>,
-    resample: Resample,
+    pub(super) parts: Vec<Value>,
+    pub(super) norm: Option<Norm>,
+    pub(super) resample: Resample,
 }
 
 impl Input {
@@ -123,10 +125,15 @@ impl Default for Convolution<'_> {
 
 /// Convolves `input` (B, H, W, I) with `weight` (O, K, K, I): (B, OH, OW, O).
 pub fn conv2d(tape: &Tape, input: &Input, weight: &Value, options: Convolution) -> Result<Value> {
+    let plan = Plan::new(input, weight, options)?;
+    #[cfg(any(feature = "cuda", cuda_emulated))]
+    if let Some(gpu) = cuda::Gpu::of(weight.tensor()) {
+        return cuda::conv::conv2d(tape, gpu, plan, input, weight, options);
+    }
     match (isa::current().precision(), options.f32_output) {
-        (Precision::F32, _) => Op::<f32, f32>::new(input, weight, options)?.run(tape),
-        (Precision::Bf16, true) => Op::<bf16, f32>::new(input, weight, options)?.run(tape),
-        (Precision::Bf16, false) => Op::<bf16, bf16>::new(input, weight, options)?.run(tape),
+        (Precision::F32, _) => Op::<f32, f32>::new(plan, input, weight, options)?.run(tape),
+        (Precision::Bf16, true) => Op::<bf16, f32>::new(plan, input, weight, options)?.run(tape),
+        (Precision::Bf16, false) => Op::<bf16, bf16>::new(plan, input, weight, options)?.run(tape),
     }
 }
 
@@ -144,22 +151,15 @@ pub fn linear(tape: &Tape, x: &Value, weight: &Value, bias: Option<&Value>) -> R
     super::reshape(tape, &conv2d(tape, &Input::of(&x), &weight, options)?, &[rows, outputs])
 }
 
-/// A convolution of elements E to elements O.
-struct Op<E, O> {
-    shape: ConvShape,
-    input: Input,
-    /// The input's parts as elements E, and its size before resampling.
-    parts: Vec<Tensor>,
-    size: (usize, usize),
-    weight: Value,
-    bias: Option<Value>,
-    residual: Option<Value>,
-    /// Kept when the residual itself is let go.
-    residual_type: Option<DType>,
-    elements: std::marker::PhantomData<(E, O)>,
+/// The sizes of a convolution whose tensors have been found to fit each other.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Plan {
+    pub shape: ConvShape,
+    /// Height and width of the input before resampling.
+    pub size: (usize, usize),
 }
 
-impl<E: Element, O: Element> Op<E, O> {
+impl Plan {
     fn new(input: &Input, weight: &Value, options: Convolution) -> Result<Self> {
         let dims @ [batch, height, width, in_channels] = input.dims()?;
         input.check(dims)?;
@@ -180,15 +180,34 @@ impl<E: Element, O: Element> Op<E, O> {
         if let Some(other) = residual.filter(|r| r.dims() != out) {
             fail!("conv2d: residual {:?} is not of the output's shape {out:?}", other.dims());
         }
+        Ok(Plan { shape, size: (height, width) })
+    }
+}
+
+/// A convolution of elements E to elements O.
+struct Op<E, O> {
+    plan: Plan,
+    input: Input,
+    /// The input's parts as elements E.
+    parts: Vec<Tensor>,
+    weight: Value,
+    bias: Option<Value>,
+    residual: Option<Value>,
+    /// Kept when the residual itself is let go.
+    residual_type: Option<DType>,
+    elements: std::marker::PhantomData<(E, O)>,
+}
+
+impl<E: Element, O: Element> Op<E, O> {
+    fn new(plan: Plan, input: &Input, weight: &Value, options: Convolution) -> Result<Self> {
         Ok(Op {
-            shape,
+            plan,
             parts: input.parts.iter().map(|part| cast::<E>(part.tensor())).collect::<Result<_>>()?,
             input: input.clone(),
-            size: (height, width),
             weight: weight.clone(),
-            bias: bias.cloned(),
-            residual: residual.cloned(),
-            residual_type: residual.map(|r| r.tensor().dtype()),
+            bias: options.bias.cloned(),
+            residual: options.residual.cloned(),
+            residual_type: options.residual.map(|r| r.tensor().dtype()),
             elements: std::marker::PhantomData,
         })
     }
@@ -211,12 +230,12 @@ impl<E: Element, O: Element> Op<E, O> {
             act: norm.act,
             eps: norm.eps,
         });
-        let (height, width) = self.size;
+        let (height, width) = self.plan.size;
         f(&input::Input { parts, height, width, norm, resample: self.input.resample })
     }
 
     fn run(mut self, tape: &Tape) -> Result<Value> {
-        let s = self.shape;
+        let s = self.plan.shape;
         let dims = [s.batch, s.out_height(), s.out_width(), s.out_channels];
         tape.count_flops(2 * dims.iter().product::<usize>() * s.patch_len());
         let residual = self.residual.take();
@@ -252,7 +271,7 @@ impl<E: Element, O: Element> Op<E, O> {
         let found = {
             let (gradient, weight) = (Values::<O>::of(&gradient)?, Floats::of(self.weight.tensor())?);
             self.with_input(|input| {
-                Ok(kernel::backward::<E, O>(&self.shape, input, &weight, statistics, &gradient, wanted))
+                Ok(kernel::backward::<E, O>(&self.plan.shape, input, &weight, statistics, &gradient, wanted))
             })?
         };
         let mut out = Vec::new();
@@ -261,7 +280,7 @@ impl<E: Element, O: Element> Op<E, O> {
             out.push(parts.next().map(|dx| like(part.tensor().dtype(), tensor(dx, part.dims())?)).transpose()?);
         }
         if let Some(found) = found.norm {
-            let (batch, channels) = (self.shape.batch, self.shape.in_channels);
+            let (batch, channels) = (self.plan.shape.batch, self.plan.shape.in_channels);
             out.push(Some(tensor(found.gamma, channels)?));
             out.push(Some(tensor(found.beta, channels)?));
             if let Some(values) = found.scale_shift {
@@ -270,7 +289,7 @@ impl<E: Element, O: Element> Op<E, O> {
         }
         out.push(Some(tensor(found.weight, self.weight.dims())?));
         if self.bias.is_some() {
-            out.push(Some(tensor(found.bias, self.shape.out_channels)?));
+            out.push(Some(tensor(found.bias, self.plan.shape.out_channels)?));
         }
         if let Some(dtype) = self.residual_type {
             out.push(Some(like(dtype, gradient)?));

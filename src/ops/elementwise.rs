@@ -5,6 +5,8 @@ use half::bf16;
 
 use super::cpu::element::Element;
 use super::cpu::{Floats, Values, elementwise as kernel, tensor, update};
+#[cfg(any(feature = "cuda", cuda_emulated))]
+use super::cuda;
 use super::tape::{Tape, Value};
 use crate::error::Result;
 use crate::fail;
@@ -14,6 +16,10 @@ pub const LOG_VARIANCE_RANGE: (f32, f32) = (-30.0, 20.0);
 
 /// x sigmoid(x).
 pub fn silu(tape: &Tape, x: &Value) -> Result<Value> {
+    #[cfg(any(feature = "cuda", cuda_emulated))]
+    if let Some(gpu) = cuda::Gpu::of(x.tensor()) {
+        return cuda::elementwise::silu(tape, gpu, x);
+    }
     let out = tensor(kernel::silu(&Floats::of(x.tensor())?), x.dims())?;
     let saved = x.tensor().clone();
     Ok(tape.record(out, &[x], move |gradient| {
@@ -27,6 +33,10 @@ pub fn silu(tape: &Tape, x: &Value) -> Result<Value> {
 pub fn add(tape: &Tape, a: &Value, b: &Value) -> Result<Value> {
     if a.dims() != b.dims() {
         fail!("add: {:?} and {:?} differ", a.dims(), b.dims());
+    }
+    #[cfg(any(feature = "cuda", cuda_emulated))]
+    if let Some(gpu) = cuda::Gpu::of(a.tensor()) {
+        return cuda::elementwise::add(tape, gpu, a, b);
     }
     let dims = a.dims().to_vec();
     let out = tensor(Floats::of(a.tensor())?.to_vec(), dims)?;
@@ -45,6 +55,10 @@ pub fn concat(tape: &Tape, a: &Value, b: &Value) -> Result<Value> {
     };
     if rows_a != rows_b {
         fail!("concat: {:?} and {:?} differ before the channels", a.dims(), b.dims());
+    }
+    #[cfg(any(feature = "cuda", cuda_emulated))]
+    if let Some(gpu) = cuda::Gpu::of(a.tensor()) {
+        return cuda::conv::concat(tape, gpu, (a, ca), (b, cb));
     }
     match a.tensor().dtype() {
         DType::BF16 => joined::<bf16>(tape, (a, ca), (b, cb)),
@@ -75,6 +89,10 @@ pub fn embedding(tape: &Tape, table: &Value, indices: &[u32]) -> Result<Value> {
     if let Some(index) = indices.iter().find(|&&i| i as usize >= rows) {
         fail!("embedding: index {index} is outside a table of {rows} rows");
     }
+    #[cfg(any(feature = "cuda", cuda_emulated))]
+    if let Some(gpu) = cuda::Gpu::of(table.tensor()) {
+        return cuda::elementwise::embedding(tape, gpu, table, indices);
+    }
     let floats = Floats::of(table.tensor())?;
     let out = indices.iter().flat_map(|&i| &floats[i as usize * channels..][..channels]).copied().collect();
     let out = tensor(out, (indices.len(), channels))?;
@@ -97,6 +115,10 @@ pub fn gaussian_sample(tape: &Tape, moments: &Value, noise: &Tensor) -> Result<V
     let c = noise.dims().last().copied().unwrap_or(0);
     if moments.tensor().elem_count() != 2 * noise.elem_count() || moments.dims().last() != Some(&(2 * c)) {
         fail!("gaussian_sample: noise {:?} does not fit moments {:?}", noise.dims(), moments.dims());
+    }
+    #[cfg(any(feature = "cuda", cuda_emulated))]
+    if let Some(gpu) = cuda::Gpu::of(moments.tensor()) {
+        return cuda::elementwise::gaussian_sample(tape, gpu, moments, noise, c);
     }
     let (low, high) = LOG_VARIANCE_RANGE;
     let mut out = Vec::with_capacity(noise.elem_count());
@@ -121,11 +143,15 @@ pub fn gaussian_sample(tape: &Tape, moments: &Value, noise: &Tensor) -> Result<V
 
 /// The sum of scalars, each times its weight: a loss made of terms.
 pub fn weighted_sum(tape: &Tape, terms: &[(&Value, f32)]) -> Result<Value> {
+    if let Some((value, _)) = terms.iter().find(|(value, _)| value.tensor().rank() != 0) {
+        fail!("weighted_sum: a term has the shape {:?}; only scalars can be summed", value.dims());
+    }
+    #[cfg(any(feature = "cuda", cuda_emulated))]
+    if terms.iter().any(|(value, _)| cuda::Gpu::of(value.tensor()).is_some()) {
+        return cuda::elementwise::weighted_sum(tape, terms);
+    }
     let mut total = 0.0;
     for (value, weight) in terms {
-        if value.tensor().rank() != 0 {
-            fail!("weighted_sum: a term has the shape {:?}; only scalars can be summed", value.dims());
-        }
         total += value.scalar()? * weight;
     }
     let out = tensor(vec![total], ())?;
@@ -135,4 +161,14 @@ pub fn weighted_sum(tape: &Tape, terms: &[(&Value, f32)]) -> Result<Value> {
         let g = gradient.to_scalar::<f32>()?;
         weights.into_iter().map(|w| Ok(Some(tensor(vec![g * w], ())?))).collect()
     }))
+}
+
+/// Replaces the elements of `target`, f32, by those of `source` on the CPU, in place.
+pub fn overwrite(target: &Tensor, source: &Tensor) -> Result<()> {
+    #[cfg(any(feature = "cuda", cuda_emulated))]
+    if let Some(gpu) = cuda::Gpu::of(target) {
+        return cuda::elementwise::overwrite(&gpu, target, source);
+    }
+    let source = Floats::of(source)?;
+    update(target, |values| values.copy_from_slice(&source))
 }

@@ -5,6 +5,8 @@ use multiversion::multiversion;
 use rayon::prelude::*;
 
 use super::cpu::{Floats, tensor};
+#[cfg(any(feature = "cuda", cuda_emulated))]
+use super::cuda;
 use super::elementwise::LOG_VARIANCE_RANGE;
 use super::tape::{Tape, Value};
 use crate::error::Result;
@@ -15,6 +17,10 @@ pub fn squared_error(tape: &Tape, prediction: &Value, target: &Tensor, weights: 
     let dims = prediction.dims().to_vec();
     if dims.is_empty() || dims != target.dims() || weights.is_some_and(|w| w.len() != dims[0]) {
         fail!("squared_error: prediction {dims:?}, target {:?} and weights differ", target.dims());
+    }
+    #[cfg(any(feature = "cuda", cuda_emulated))]
+    if let Some(gpu) = cuda::Gpu::of(prediction.tensor()) {
+        return cuda::losses::squared_error(tape, gpu, prediction, target, weights);
     }
     let (p, t) = (Floats::of(prediction.tensor())?, Floats::of(target)?);
     let image = p.len() / dims[0];
@@ -58,6 +64,10 @@ pub fn gaussian_kl(tape: &Tape, moments: &Value) -> Result<Value> {
         Some(width) if width % 2 == 0 => width / 2,
         _ => fail!("gaussian_kl: moments {:?} do not split into means and log-variances", moments.dims()),
     };
+    #[cfg(any(feature = "cuda", cuda_emulated))]
+    if let Some(gpu) = cuda::Gpu::of(moments.tensor()) {
+        return cuda::losses::gaussian_kl(tape, gpu, moments, c);
+    }
     let m = Floats::of(moments.tensor())?;
     let (low, high) = LOG_VARIANCE_RANGE;
     let factor = 2.0 / m.len() as f32;
@@ -80,6 +90,10 @@ pub fn cross_entropy(tape: &Tape, logits: &Value, labels: &[u16]) -> Result<Valu
     let (batch, classes) = logits.tensor().dims2()?;
     if labels.len() != batch || labels.iter().any(|&l| l as usize >= classes) {
         fail!("cross_entropy: {} labels do not fit logits {:?}", labels.len(), logits.dims());
+    }
+    #[cfg(any(feature = "cuda", cuda_emulated))]
+    if let Some(gpu) = cuda::Gpu::of(logits.tensor()) {
+        return cuda::losses::cross_entropy(tape, gpu, logits, labels);
     }
     let z = Floats::of(logits.tensor())?;
     let mut total = 0.0;

@@ -1,11 +1,14 @@
 //! Differentiable operations on NHWC tensors, recorded on a [`Tape`].
 //!
-//! Each op checks its shapes, runs the device's kernel outside candle's graph and records its own backward.
+//! Each op checks its shapes, runs the device's kernel (`cpu`, or `cuda` for tensors of a GPU) outside candle's graph and
+//! records its own backward.
 //! `reference` holds the plain version of each, which the tests compare with.
 
 mod attention;
 mod conv;
 pub mod cpu;
+#[cfg(any(feature = "cuda", cuda_emulated))]
+pub mod cuda;
 mod elementwise;
 mod losses;
 pub mod reference;
@@ -14,6 +17,6 @@ pub mod tape;
 pub use attention::attention;
 pub use conv::{Convolution, Input, Norm, conv2d, linear};
 pub use cpu::norm::Activation;
-pub use elementwise::{add, concat, embedding, gaussian_sample, reshape, silu, weighted_sum};
+pub use elementwise::{add, concat, embedding, gaussian_sample, overwrite, reshape, silu, weighted_sum};
 pub use losses::{cross_entropy, gaussian_kl, squared_error};
 pub use tape::{Gradients, Tape, Value};

@@ -13,6 +13,8 @@ use candle_core::{DType, Tensor, TensorId};
 use crate::error::Result;
 use crate::fail;
 use crate::ops::cpu;
+#[cfg(any(feature = "cuda", cuda_emulated))]
+use crate::ops::cuda;
 
 /// The gradients of an op's inputs, in the order of the inputs; `None` where an input needs none.
 ///
@@ -144,7 +146,7 @@ impl Tape {
                         let (Some(input), Some(gradient)) = (input, gradient) else { continue };
                         match &pending[input] {
                             None => pending[input] = Some(gradient),
-                            Some(sum) => cpu::add_assign(sum, &gradient)?,
+                            Some(sum) => add_assign(sum, &gradient)?,
                         }
                     }
                 }
@@ -152,6 +154,15 @@ impl Tape {
         }
         Ok(Gradients(found))
     }
+}
+
+/// `target += addend`, in place.
+fn add_assign(target: &Tensor, addend: &Tensor) -> Result<()> {
+    #[cfg(any(feature = "cuda", cuda_emulated))]
+    if let Some(gpu) = cuda::Gpu::of(target) {
+        return cuda::add_assign(&gpu, target, addend);
+    }
+    cpu::add_assign(target, addend)
 }
 
 /// The gradients that [`Tape::backward`] found.

@@ -76,13 +76,15 @@ struct Header {
 }
 
 impl Latents {
-    /// Reads the cache at `path`, or encodes `images` with `vae`, whose weights file has the hash `weights`, and writes it.
+    /// Reads the cache at `path`, or encodes `images` with `vae` on `device`, whose weights file has the hash `weights`, and
+    /// writes it.
     pub fn cached(
         path: &Path,
         vae: &Vae,
         weights: &str,
         images: &ImageSet,
         flip: bool,
+        device: &Device,
         console: &Console,
     ) -> Result<Self> {
         let hashes = (images.sha256(), weights.to_string());
@@ -92,7 +94,7 @@ impl Latents {
                 Err(problem) => console.warn(format!("{problem}; encoding again")),
             }
         }
-        let mut latents = Self::encode(vae, images, flip, console)?;
+        let mut latents = Self::encode(vae, images, flip, device, console)?;
         latents.statistics.normalize(&mut latents.values);
         latents.write(path, hashes)?;
         Ok(latents)
@@ -103,9 +105,10 @@ impl Latents {
         vae: &Vae,
         images: &ImageSet,
         statistics: &LatentStatistics,
+        device: &Device,
         console: &Console,
     ) -> Result<Self> {
-        let mut latents = Self::encode(vae, images, false, console)?;
+        let mut latents = Self::encode(vae, images, false, device, console)?;
         statistics.normalize(&mut latents.values);
         latents.statistics = statistics.clone();
         Ok(latents)
@@ -134,7 +137,7 @@ impl Latents {
     }
 
     /// The latents as they come, with their statistics.
-    fn encode(vae: &Vae, images: &ImageSet, flip: bool, console: &Console) -> Result<Self> {
+    fn encode(vae: &Vae, images: &ImageSet, flip: bool, device: &Device, console: &Console) -> Result<Self> {
         let variants = if flip { 2 } else { 1 };
         let bar = console.bar("latents", 0, (variants * images.len()) as u64);
         let (mut values, mut size, mut channels) = (Vec::new(), 0, 0);
@@ -143,7 +146,7 @@ impl Latents {
             for batch in indices.chunks(BATCH) {
                 interrupt::check()?;
                 let flips = vec![variant == 1; batch.len()];
-                let latents = vae.encode_mean(&to_tensor(images, batch, Some(&flips), &Device::Cpu)?)?;
+                let latents = vae.encode_mean(&to_tensor(images, batch, Some(&flips), device)?)?;
                 (_, size, _, channels) = latents.dims4()?;
                 values.extend(latents.flatten_all()?.to_vec1::<f32>()?);
                 bar.update((variant * images.len() + batch[batch.len() - 1] + 1) as u64, batch.len() as u64, None);

@@ -6,8 +6,10 @@ use rayon::prelude::*;
 
 use crate::error::Result;
 use crate::nn::Params;
-use crate::ops::Gradients;
 use crate::ops::cpu::{self, Floats};
+#[cfg(any(feature = "cuda", cuda_emulated))]
+use crate::ops::cuda;
+use crate::ops::{Gradients, Value};
 
 /// AdamW (Loshchilov and Hutter 2019, algorithm 2) with PyTorch's order of operations, and an exponential moving
 /// average of the weights (Karras et al. 2023, section 3, for why).
@@ -34,9 +36,36 @@ pub struct StepSizes {
     /// Steps done before this one.
     pub step: u64,
     pub learning_rate: f64,
-    /// Factor of all gradients (clipping).
-    pub gradient_scale: f64,
+    /// Gradients are scaled down to this L2 norm.
+    pub clip_norm: f64,
     pub ema_decay: f64,
+}
+
+/// The loss and the gradient's norm of a step.
+#[derive(Clone, Debug)]
+pub enum Figures {
+    Read {
+        loss: f64,
+        norm: f64,
+    },
+    /// On a GPU, which need not have come to them yet.
+    Pending {
+        loss: Tensor,
+        squared_norm: Tensor,
+    },
+}
+
+impl Figures {
+    /// (loss, norm); of a GPU, after it has computed them.
+    pub fn read(&self) -> Result<(f64, f64)> {
+        match self {
+            Figures::Read { loss, norm } => Ok((*loss, *norm)),
+            Figures::Pending { loss, squared_norm } => {
+                let read = |scalar: &Tensor| Result::Ok(f64::from(scalar.to_scalar::<f32>()?));
+                Ok((read(loss)?, read(squared_norm)?.sqrt()))
+            }
+        }
+    }
 }
 
 impl AdamW {
@@ -55,8 +84,43 @@ impl AdamW {
         self.slots.iter().flat_map(pair).collect()
     }
 
+    /// One step from the gradients of `loss`, clipped; where either is not finite, nothing changes.
+    pub fn update(&mut self, loss: &Value, gradients: &Gradients, sizes: StepSizes) -> Result<Figures> {
+        #[cfg(any(feature = "cuda", cuda_emulated))]
+        if let Some(gpu) = cuda::Gpu::of(loss.tensor()) {
+            return self.update_there(&gpu, loss, gradients, sizes);
+        }
+        let (loss, norm) = (f64::from(loss.scalar()?), self.gradient_norm(gradients)?);
+        if loss.is_finite() && norm.is_finite() {
+            self.step(gradients, (sizes.clip_norm / norm).min(1.0), sizes)?;
+        }
+        Ok(Figures::Read { loss, norm })
+    }
+
+    /// [`AdamW::update`] without waiting for the GPU.
+    #[cfg(any(feature = "cuda", cuda_emulated))]
+    fn update_there(
+        &mut self,
+        gpu: &cuda::Gpu,
+        loss: &Value,
+        gradients: &Gradients,
+        sizes: StepSizes,
+    ) -> Result<Figures> {
+        let line = |slot| {
+            let Slot { param, ema, m, v, .. } = slot;
+            Ok([gradients.get(param)?, param, ema, m, v])
+        };
+        let lines: Vec<[&Tensor; 5]> = self.slots.iter().map(line).collect::<Result<_>>()?;
+        let chunks = cuda::optimizer::Chunks::new(&lines, loss.tensor().device())?;
+        let squared_norm = chunks.squared_norm(gpu)?;
+        let Factors { beta1, beta2, decay, step, bias2, eps, ema, .. } = self.factors(1.0, sizes);
+        let numbers = [beta1, beta2, decay, step, bias2, eps, ema, sizes.clip_norm as f32];
+        chunks.adamw(gpu, &squared_norm, loss.tensor(), numbers)?;
+        Ok(Figures::Pending { loss: loss.tensor().clone(), squared_norm })
+    }
+
     /// The L2 norm of all gradients together.
-    pub fn gradient_norm(&self, gradients: &Gradients) -> Result<f64> {
+    fn gradient_norm(&self, gradients: &Gradients) -> Result<f64> {
         let mut total = 0.0;
         for slot in &self.slots {
             let g = Floats::of(gradients.get(&slot.param)?)?;
@@ -66,20 +130,23 @@ impl AdamW {
         Ok(total.sqrt())
     }
 
-    /// Updates all parameters and their averages.
-    pub fn step(&mut self, gradients: &Gradients, sizes: StepSizes) -> Result<()> {
+    fn factors(&self, gradient_scale: f64, sizes: StepSizes) -> Factors {
         let t = (sizes.step + 1) as f64;
-        let bias2 = (1.0 - self.beta2.powf(t)).sqrt();
-        let factors = Factors {
+        Factors {
             beta1: self.beta1 as f32,
             beta2: self.beta2 as f32,
-            scale: sizes.gradient_scale as f32,
+            scale: gradient_scale as f32,
             decay: (1.0 - sizes.learning_rate * self.weight_decay) as f32,
             step: (sizes.learning_rate / (1.0 - self.beta1.powf(t))) as f32,
-            bias2: bias2 as f32,
+            bias2: (1.0 - self.beta2.powf(t)).sqrt() as f32,
             eps: self.eps as f32,
             ema: sizes.ema_decay as f32,
-        };
+        }
+    }
+
+    /// Updates all parameters and their averages.
+    fn step(&mut self, gradients: &Gradients, gradient_scale: f64, sizes: StepSizes) -> Result<()> {
+        let factors = self.factors(gradient_scale, sizes);
         for slot in &self.slots {
             let g = Floats::of(gradients.get(&slot.param)?)?;
             cpu::update4([&slot.param, &slot.ema, &slot.m, &slot.v], |[p, ema, m, v]| {

@@ -235,8 +235,7 @@ impl Checkpoint {
                         tensor.dims()
                     );
                 };
-                let source = crate::ops::cpu::Floats::of(source)?;
-                crate::ops::cpu::update(tensor, |values| values.copy_from_slice(&source))?;
+                crate::ops::overwrite(tensor, source)?;
             }
         }
         Ok(())

@@ -6,7 +6,7 @@ use std::time::Instant;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::adamw::{AdamW, StepSizes};
+use super::adamw::{AdamW, Figures, StepSizes};
 use super::checkpoint::{Best, Checkpoint};
 use super::metrics::Metrics;
 use super::pace::{Budget, learning_rate};
@@ -16,6 +16,9 @@ use crate::nn::Params;
 use crate::ops::{Tape, Value};
 use crate::progress::{Console, duration};
 use crate::{fail, interrupt};
+
+/// Steps whose figures may wait on a GPU until they are read.
+const MOST_PENDING: usize = 32;
 
 /// How one network is trained.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -44,6 +47,22 @@ pub struct Intervals {
     pub checkpoint: u64,
     /// Validation and pictures.
     pub sample: u64,
+}
+
+/// What is to be written after a step.
+#[derive(Clone, Copy)]
+struct Due {
+    log: bool,
+    checkpoint: bool,
+    sample: bool,
+    /// A signal asked for the end.
+    stop: bool,
+}
+
+impl Due {
+    fn any(self) -> bool {
+        self.log || self.checkpoint || self.sample || self.stop
+    }
 }
 
 /// Which checkpoints stay.
@@ -107,6 +126,7 @@ impl Trainer<'_> {
         let (first, start, before) = (state.step, Instant::now(), state.seconds);
         let mut total = state.total.unwrap_or(self.config.steps);
         let bar = self.console.bar(self.name, first, total);
+        let mut pending = Vec::new();
         while state.step < total {
             if let Some(fits) = budget.fit(state.step, first) {
                 total = fits.clamp(state.step + 1, self.config.steps);
@@ -114,12 +134,15 @@ impl Trainer<'_> {
                 bar.set_total(total);
                 self.console.info(format!("{}: {total} steps fit the time limit", self.name));
             }
-            let (loss, norm) = self.step(task, &mut optimizer, &state, total)?;
-            state.recent.add(loss, norm);
+            pending.push(self.step(task, &mut optimizer, state.step, total)?);
             state.step += 1;
+            let due = self.due(state.step, total);
+            if due.any() || pending.len() >= MOST_PENDING || matches!(pending[..], [Figures::Read { .. }]) {
+                self.take(&mut pending, &mut state)?;
+            }
             state.seconds = before + start.elapsed().as_secs_f64();
             bar.update(state.step, self.config.batch_size as u64, Some(state.recent.loss() as f32));
-            self.write(task, &optimizer, &mut state, total, &mut metrics)?;
+            self.write(task, &optimizer, &mut state, total, &mut metrics, due)?;
         }
         drop(bar);
         metrics.sync()?;
@@ -138,34 +161,49 @@ impl Trainer<'_> {
         Ok(finished)
     }
 
-    /// One step: loss, backward, finite?, clip, update. Returns the loss and the gradient's norm.
-    fn step(&self, task: &dyn Task, optimizer: &mut AdamW, state: &Checkpoint, total: u64) -> Result<(f64, f64)> {
+    /// One step: loss, backward, clip, update.
+    fn step(&self, task: &dyn Task, optimizer: &mut AdamW, step: u64, total: u64) -> Result<Figures> {
         let tape = Tape::recording();
-        let loss = task.loss(&tape, state.step)?;
-        let value = f64::from(loss.scalar()?);
+        let loss = task.loss(&tape, step)?;
         let gradients = tape.backward(&loss)?;
-        let norm = optimizer.gradient_norm(&gradients)?;
-        if !value.is_finite() || !norm.is_finite() {
-            fail!(
-                "{}: the loss is {value} and the gradient's norm {norm} at step {}; the last checkpoint in {} is \
-                 intact, lower train.{}.learning_rate and start a new run",
-                self.name,
-                state.step,
-                self.dir.display(),
-                self.name
-            );
-        }
         let config = self.config;
-        optimizer.step(
+        optimizer.update(
+            &loss,
             &gradients,
             StepSizes {
-                step: state.step,
-                learning_rate: learning_rate(state.step, config.learning_rate, config.warmup, total),
-                gradient_scale: (config.clip_norm / norm).min(1.0),
-                ema_decay: config.ema_decay.min((1 + state.step) as f64 / (10 + state.step) as f64),
+                step,
+                learning_rate: learning_rate(step, config.learning_rate, config.warmup, total),
+                clip_norm: config.clip_norm,
+                ema_decay: config.ema_decay.min((1 + step) as f64 / (10 + step) as f64),
             },
-        )?;
-        Ok((value, norm))
+        )
+    }
+
+    /// Adds the figures of the last steps to the state, which must be finite.
+    fn take(&self, pending: &mut Vec<Figures>, state: &mut Checkpoint) -> Result<()> {
+        let first = state.step - pending.len() as u64;
+        for (step, figures) in (first..).zip(pending.drain(..)) {
+            let (loss, norm) = figures.read()?;
+            if !loss.is_finite() || !norm.is_finite() {
+                fail!(
+                    "{}: the loss is {loss} and the gradient's norm {norm} at step {step}; the last checkpoint in {} is \
+                     intact, lower train.{}.learning_rate and start a new run",
+                    self.name,
+                    self.dir.display(),
+                    self.name
+                );
+            }
+            state.recent.add(loss, norm);
+        }
+        Ok(())
+    }
+
+    /// What is to be written after step `step`.
+    fn due(&self, step: u64, total: u64) -> Due {
+        let last = step == total;
+        let due = |every: u64| last || every > 0 && step.is_multiple_of(every);
+        let Intervals { log, checkpoint, sample } = self.intervals;
+        Due { log: due(log), checkpoint: due(checkpoint), sample: due(sample), stop: interrupt::requested() }
     }
 
     /// Log line, pictures and checkpoint where they are due, and the stop that a signal asked for.
@@ -176,27 +214,26 @@ impl Trainer<'_> {
         state: &mut Checkpoint,
         total: u64,
         metrics: &mut Metrics,
+        due: Due,
     ) -> Result<()> {
-        let (step, last) = (state.step, state.step == total);
-        let due = |every: u64| last || every > 0 && step % every == 0;
-        if due(self.intervals.log) {
+        let step = state.step;
+        if due.log {
             let lr = learning_rate(step - 1, self.config.learning_rate, self.config.warmup, total);
             let (loss, norm) = state.recent.take();
             state.loss = loss;
             metrics.write(step, &[("loss", loss), ("gradient_norm", norm), ("learning_rate", lr)])?;
         }
         let mut better = false;
-        if due(self.intervals.sample) {
+        if due.sample {
             let figures = task.validate()?;
             metrics.write(step, &figures)?;
             better = self.keep.best && state.note(&figures);
             task.draw(&self.pictures.join(format!("{}-{step:07}.png", self.name)))?;
         }
-        let stop = interrupt::requested();
-        if stop || better || due(self.intervals.checkpoint) {
+        if due.stop || better || due.checkpoint {
             state.save(&self.dir, &self.parts(optimizer), metrics.text(), self.keep.last)?;
         }
-        if stop {
+        if due.stop {
             self.console.info(format!(
                 "{}: saved step {step}; the same command, but for --overwrite, goes on from there",
                 self.name

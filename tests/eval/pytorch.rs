@@ -95,7 +95,7 @@ fn ten_updates_follow_pytorch() {
     let (network, params) = fixture_network(&fixture);
     let set = image_set(&fixture["images"]);
     let labels = bytes(&fixture["labels"]);
-    let mut optimizer = Sgd::new(&params, &Protocol { lr: 0.05, ..Protocol::named("challenge").unwrap() });
+    let mut optimizer = Sgd::new(&params, &Protocol { lr: 0.05, ..Protocol::named("challenge").unwrap() }).unwrap();
     let mut losses = Vec::new();
     for (step, batch) in bytes(&fixture["batches"]).chunks(8).enumerate() {
         if step == 5 {

@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::Path;
 
+use candle_core::Device;
 use distill::data::ImageSet;
 use distill::error::{Error, Result};
 use distill::eval::{EpochMetrics, Evaluation, FinishedRuns, Origin, Protocol, StudentKind, Trial, evaluate};
@@ -19,7 +20,8 @@ fn call(folder: &Path, runs: u32, seed: u64, stop: usize) -> (Result<Evaluation>
     let (train, test): (ImageSet, ImageSet) = (textures(5, 0), textures(5, 1));
     let protocol: Protocol = small_protocol(3, runs);
     let (student, normalization) = (StudentKind::ConvNet, CIFAR100);
-    let trial = Trial { student, protocol: &protocol, train: &train, test: &test, normalization, seed };
+    let trial =
+        Trial { student, protocol: &protocol, train: &train, test: &test, normalization, seed, device: &Device::Cpu };
     let origin = Origin { dataset: "textures".into(), on: "real".into(), split: "test".into() };
     let finished = FinishedRuns::new(folder, &trial).unwrap();
     let mut epochs = Vec::new();

@@ -67,7 +67,15 @@ pub fn small_protocol(epochs: u32, runs: u32) -> Protocol {
 }
 
 fn judge(protocol: &Protocol, train: &ImageSet, test: &ImageSet, seed: u64) -> (Evaluation, Vec<EpochMetrics>) {
-    let trial = Trial { student: StudentKind::ConvNet, protocol, train, test, normalization: CIFAR100, seed };
+    let trial = Trial {
+        student: StudentKind::ConvNet,
+        protocol,
+        train,
+        test,
+        normalization: CIFAR100,
+        seed,
+        device: &Device::Cpu,
+    };
     let origin = Origin { dataset: "textures".into(), on: "real".into(), split: "test".into() };
     let mut epochs = Vec::new();
     let console = Console::new(Verbosity::Quiet);
@@ -119,7 +127,7 @@ fn sets_that_do_not_fit_are_refused() {
     let refusal = |train: &ImageSet, test: &ImageSet| {
         let protocol = small_protocol(1, 1);
         let (student, normalization) = (StudentKind::ConvNet, CIFAR100);
-        let trial = Trial { student, protocol: &protocol, train, test, normalization, seed: 0 };
+        let trial = Trial { student, protocol: &protocol, train, test, normalization, seed: 0, device: &Device::Cpu };
         let origin = Origin { dataset: "textures".into(), on: "real".into(), split: "test".into() };
         evaluate(&trial, &origin, None, &Console::new(Verbosity::Quiet), &mut |_| Ok(())).unwrap_err().to_string()
     };

@@ -79,7 +79,7 @@ fn student_epoch(_: &Config, batch: usize, device: &Device) -> Result<Work> {
         let loss = ops::cross_entropy(tape, &logits, &labels)?;
         Ok((logits, loss))
     });
-    let mut optimizer = Sgd::new(&params, &protocol);
+    let mut optimizer = Sgd::new(&params, &protocol)?;
     let step = Box::new(move |epoch: u64| {
         let order = Rng::stream(0, "bench order", epoch as u32, 0).permutation(EPOCH);
         for (i, indices) in order.chunks(batch).enumerate() {
@@ -184,8 +184,8 @@ fn training(params: Params, ema: &Params, inputs: Inputs, forward: Forward, imag
         let tape = Tape::recording();
         let (_, loss) = loss(&tape)?;
         let gradients = tape.backward(&loss)?;
-        let gradient_scale = (1.0 / optimizer.gradient_norm(&gradients)?).min(1.0);
-        optimizer.step(&gradients, StepSizes { step, learning_rate: 1e-4, gradient_scale, ema_decay: 0.999 })
+        let sizes = StepSizes { step, learning_rate: 1e-4, clip_norm: 1.0, ema_decay: 0.999 };
+        optimizer.update(&loss, &gradients, sizes).map(|_| ())
     });
     Ok(Work { params, inputs, forward, trains: true, step, images })
 }

@@ -11,7 +11,7 @@ use super::element::{Element, depth};
 const PATCH_STEPS: usize = 3;
 
 /// The sizes of one convolution of NHWC images with square kernels.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct ConvShape {
     pub batch: usize,
     pub height: usize,
