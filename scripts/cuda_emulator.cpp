@@ -141,22 +141,25 @@ extern "C" __global__ int emulate(const char *name, const unsigned *blocks, unsi
     return 0;
 }
 
-template <class T> static void product(const int64_t *s, const int *transposed, const uint64_t *at) {
+template <class T, class C> static void product(const int64_t *s, const int *transposed, const uint64_t *at) {
     const T *a = (const T *)at[0], *b = (const T *)at[1];
-    T *c = (T *)at[2];
+    C *c = (C *)at[2];
     for (int64_t j = 0; j < s[1]; j++)
         for (int64_t i = 0; i < s[0]; i++) {
             float sum = 0.0f;
             for (int64_t k = 0; k < s[2]; k++)
                 sum += widen(a[transposed[0] ? k + i * s[3] : i + k * s[3]]) *
                        widen(b[transposed[1] ? j + k * s[4] : k + j * s[4]]);
-            c[i + j * s[5]] = rounded<T>(sum);
+            c[i + j * s[5]] = rounded<C>(sum);
         }
 }
 
-// As cublasGemmEx; sizes: m, n, k, lda, ldb, ldc.
-extern "C" __global__ void emulate_product(const int64_t *sizes, const int *transposed, int is_bf16, const uint64_t *at) {
-    is_bf16 ? product<bf16>(sizes, transposed, at) : product<float>(sizes, transposed, at);
+// As cublasGemmEx; sizes: m, n, k, lda, ldb, ldc; types: whether a and b are bf16, whether c is.
+extern "C" __global__ void emulate_product(const int64_t *sizes, const int *transposed, const int *types,
+                                           const uint64_t *at) {
+    if (!types[0]) product<float, float>(sizes, transposed, at);
+    else if (types[1]) product<bf16, bf16>(sizes, transposed, at);
+    else product<bf16, float>(sizes, transposed, at);
 }
 
 template <class T> static void convolution(int pass, const int64_t *s, const uint64_t *at) {

@@ -106,11 +106,10 @@ impl AdamW {
         gradients: &Gradients,
         sizes: StepSizes,
     ) -> Result<Figures> {
-        let line = |slot| {
-            let Slot { param, ema, m, v, .. } = slot;
-            Ok([gradients.get(param)?, param, ema, m, v])
-        };
-        let lines: Vec<[&Tensor; 5]> = self.slots.iter().map(line).collect::<Result<_>>()?;
+        let mut lines = Vec::with_capacity(self.slots.len());
+        for Slot { param, ema, m, v, .. } in &self.slots {
+            lines.push([gradients.get(param)?, param, ema, m, v]);
+        }
         let chunks = cuda::optimizer::Chunks::new(&lines, loss.tensor().device())?;
         let squared_norm = chunks.squared_norm(gpu)?;
         let Factors { beta1, beta2, decay, step, bias2, eps, ema, .. } = self.factors(1.0, sizes);

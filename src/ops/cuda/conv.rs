@@ -42,8 +42,7 @@ pub(in crate::ops) fn conv2d(
     if input.parts.len() > 2 {
         fail!("conv2d: {} joined inputs; the GPU's kernels take at most two", input.parts.len());
     }
-    // Sums for whoever reads f32 are of f32 products (TF32).
-    let dtype = if options.f32_output { DType::F32 } else { super::gpu::precision().dtype() };
+    let dtype = super::gpu::precision().dtype();
     let parts: Vec<Tensor> = input.parts.iter().map(|part| cast(&gpu, part.tensor(), dtype)).collect::<Result<_>>()?;
     let statistics = measure(&gpu, &plan, input, &parts)?;
     let prepared = prepare(&gpu, &plan, input, &parts, statistics.as_ref())?;
@@ -132,29 +131,33 @@ fn prepare(gpu: &Gpu, plan: &Plan, input: &Input, parts: &[Tensor], statistics: 
 impl Op {
     fn forward(&self, options: Convolution) -> Result<Tensor> {
         let s = &self.plan.shape;
-        let out = self.gpu.empty(&[s.batch, s.out_height(), s.out_width(), s.out_channels], self.dtype)?;
+        let dtype = if options.f32_output { DType::F32 } else { self.dtype };
+        let out = self.gpu.empty(&[s.batch, s.out_height(), s.out_width(), s.out_channels], dtype)?;
         self.multiply(Pass::Forward, &self.prepared, &self.weight, &out)?;
         if options.bias.is_some() || options.residual.is_some() {
             let bias = options.bias.map(Value::tensor);
-            let residual = options.residual.map(|r| cast(&self.gpu, r.tensor(), self.dtype)).transpose()?;
-            let (n, name) = (out.elem_count(), of_type("finish", self.dtype));
+            let residual = options.residual.map(|r| cast(&self.gpu, r.tensor(), dtype)).transpose()?;
+            let (n, name) = (out.elem_count(), of_type("finish", dtype));
             let tensors = [Some(&out), bias, residual.as_ref(), Some(&out)];
             self.gpu.each(&name, n, &tensors, &[n, s.out_channels], &[])?;
         }
         Ok(out)
     }
 
+    /// Whether the convolution is a matrix product: its kernel covers one pixel, or all of them.
+    fn is_product(&self) -> bool {
+        let s = &self.plan.shape;
+        s.padding == 0 && (s.kernel == 1 && s.stride == 1 || s.kernel == s.height && s.kernel == s.width)
+    }
+
     /// One of the three products, into the tensor that is not read: `y` from `x` and `weight`, `x` from the others, or
     /// `weight` from the others.
     fn multiply(&self, pass: Pass, x: &Tensor, weight: &Tensor, y: &Tensor) -> Result<()> {
         let s = &self.plan.shape;
-        // A kernel that covers one pixel or all of them is a matrix product. cuBLAS stores columns, so that a matrix of
-        // ours is its own transpose there.
-        let pointwise = s.kernel == 1 && s.stride == 1 && s.padding == 0;
-        let whole = s.padding == 0 && s.kernel == s.height && s.kernel == s.width;
-        if !pointwise && !whole {
-            return self.gpu.convolve(pass, s, x, weight, y);
+        if !self.is_product() {
+            return self.convolve(pass, [x, weight, y]);
         }
+        // cuBLAS stores columns, so that a matrix of ours is its own transpose there.
         let (inputs, outputs) = (s.patch_len(), s.out_channels);
         let rows = x.elem_count() / inputs;
         let (x, w, y) = (Matrix::new(x, inputs), Matrix::new(weight, inputs), Matrix::new(y, outputs));
@@ -165,17 +168,31 @@ impl Op {
         }
     }
 
+    /// The same by cuDNN, which wants all three of one type: bf16 is widened where a result is f32.
+    fn convolve(&self, pass: Pass, tensors: [&Tensor; 3]) -> Result<()> {
+        let made = match pass {
+            Pass::Forward => 2,
+            Pass::Input => 0,
+            Pass::Weight => 1,
+        };
+        let dtype = tensors[made].dtype();
+        let [x, weight, y] = tensors.map(|t| cast(&self.gpu, t, dtype));
+        self.gpu.convolve(pass, &self.plan.shape, &x?, &weight?, &y?)
+    }
+
     /// The gradients of the parts, of the norm's values, of weight, bias and residual.
     fn backward(self, gradient: Tensor) -> Result<InputGradients> {
         let (gpu, s) = (&self.gpu, &self.plan.shape);
         let dy = cast(gpu, &gradient, self.dtype)?;
         let mut found = self.input_gradients(&dy)?;
-        let weight = gpu.empty(&self.weight_dims, self.dtype)?;
+        // cuBLAS sums bf16 to f32; cuDNN does not.
+        let dtype = if self.is_product() { DType::F32 } else { self.dtype };
+        let weight = gpu.empty(&self.weight_dims, dtype)?;
         self.multiply(Pass::Weight, &self.prepared, &weight, &dy)?;
         found.push(Some(cast(gpu, &weight, DType::F32)?));
         if self.has_bias {
-            let rows = dy.elem_count() / s.out_channels;
-            found.push(Some(column_sums(gpu, &dy, rows, s.out_channels)?));
+            let rows = gradient.elem_count() / s.out_channels;
+            found.push(Some(column_sums(gpu, &gradient, rows, s.out_channels)?));
         }
         if let Some(dtype) = self.residual {
             found.push(Some(cast(gpu, &gradient, dtype)?));

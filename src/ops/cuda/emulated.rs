@@ -13,7 +13,7 @@ use crate::ops::cpu::isa::{self, Precision};
 
 unsafe extern "C" {
     fn emulate(name: *const c_char, blocks: *const u32, threads: u32, args: *const Args) -> i32;
-    fn emulate_product(sizes: *const i64, transposed: *const i32, is_bf16: i32, addresses: *const u64);
+    fn emulate_product(sizes: *const i64, transposed: *const i32, types: *const i32, addresses: *const u64);
     fn emulate_convolution(pass: i32, sizes: *const i64, is_bf16: i32, addresses: *const u64);
 }
 
@@ -93,9 +93,9 @@ impl Gpu {
         let sizes = [m, n, k, a.stride, b.stride, c.stride].map(|v| v as i64);
         let addresses = [address(a.tensor)?, address(b.tensor)?, address(c.tensor)?];
         let transposed = [i32::from(a.transposed), i32::from(b.transposed)];
-        let is_bf16 = i32::from(a.tensor.dtype() == DType::BF16);
+        let types = [&a, &c].map(|matrix| i32::from(matrix.tensor.dtype() == DType::BF16));
         // SAFETY: the sizes are those of the tensors.
-        unsafe { emulate_product(sizes.as_ptr(), transposed.as_ptr(), is_bf16, addresses.as_ptr()) };
+        unsafe { emulate_product(sizes.as_ptr(), transposed.as_ptr(), types.as_ptr(), addresses.as_ptr()) };
         Ok(())
     }
 

@@ -57,8 +57,24 @@ pub fn prepare(device: &CudaDevice) -> Result<()> {
             driver::sys::cuMemPoolSetAttribute(pool, attribute, (&raw mut all).cast());
         }
     }
-    Gpu(device.clone()).function("sum")?;
+    let (file, ptx) = module("sum")?;
+    device.get_or_load_custom_func("sum", file, ptx)?;
     Ok(())
+}
+
+/// The file of a kernel, and its code.
+fn module(name: &str) -> Result<(&'static str, &'static str)> {
+    let of_input = ["statistics", "prepare", "norm", "input"];
+    let file = match name {
+        "sum_of_squares" | "adamw" | "sgd" => "optimizer",
+        _ if name.starts_with("attention") => "attention",
+        _ if of_input.iter().any(|start| name.starts_with(start)) => "input",
+        _ => "elementwise",
+    };
+    match MODULES.iter().find(|(module, _)| *module == file) {
+        Some(found) => Ok(*found),
+        None => fail!("kernel {name} is not part of the program"),
+    }
 }
 
 /// Which of a convolution's three tensors is made of the two others.
@@ -163,7 +179,8 @@ impl Gpu {
         if blocks.contains(&0) {
             return Ok(());
         }
-        let function = self.function(name)?;
+        let (file, ptx) = module(name)?;
+        let function = self.0.get_or_load_custom_func(name, file, ptx)?;
         let config = LaunchConfig {
             grid_dim: (blocks[0] as u32, blocks[1] as u32, blocks[2] as u32),
             block_dim: (threads as u32, 1, 1),
@@ -174,19 +191,6 @@ impl Gpu {
         // SAFETY: the kernels take just this argument, and its maker has checked sizes against the tensors.
         unsafe { builder.launch(config) }.map_err(|e| failed(name, &e))?;
         Ok(())
-    }
-
-    fn function(&self, name: &str) -> Result<candle_core::cuda::CudaFunc> {
-        let file = match name {
-            _ if name.starts_with("attention") => "attention",
-            "sum_of_squares" | "adamw" | "sgd" => "optimizer",
-            _ if ["statistics", "prepare", "norm", "input"].iter().any(|start| name.starts_with(start)) => "input",
-            _ => "elementwise",
-        };
-        let Some((_, ptx)) = MODULES.iter().find(|(module, _)| *module == file) else {
-            fail!("kernel {name} is not part of the program");
-        };
-        Ok(self.0.get_or_load_custom_func(name, file, ptx)?)
     }
 
     /// c = a b, of sizes m x n and m x k, k x n, f32 sums.
