@@ -146,9 +146,9 @@ template <class T, class C> static void product(const int64_t *s, const int *tra
     C *c = (C *)at[2];
     for (int64_t j = 0; j < s[1]; j++)
         for (int64_t i = 0; i < s[0]; i++) {
-            float sum = 0.0f;
+            double sum = 0.0; // the libraries add up in blocks, which is as good
             for (int64_t k = 0; k < s[2]; k++)
-                sum += widen(a[transposed[0] ? k + i * s[3] : i + k * s[3]]) *
+                sum += (double)widen(a[transposed[0] ? k + i * s[3] : i + k * s[3]]) *
                        widen(b[transposed[1] ? j + k * s[4] : k + j * s[4]]);
             c[i + j * s[5]] = rounded<C>(sum);
         }
@@ -167,7 +167,7 @@ template <class T> static void convolution(int pass, const int64_t *s, const uin
     int64_t b = s[0], h = s[1], w = s[2], in = s[3], out = s[4], k = s[5], stride = s[6], pad = s[7];
     int64_t oh = (h + 2 * pad - k) / stride + 1, ow = (w + 2 * pad - k) / stride + 1;
     int made = pass == 0 ? 2 : pass == 1 ? 0 : 1;
-    std::vector<float> sums(made == 0 ? b * h * w * in : made == 1 ? out * k * k * in : b * oh * ow * out);
+    std::vector<double> sums(made == 0 ? b * h * w * in : made == 1 ? out * k * k * in : b * oh * ow * out);
     for (int64_t n = 0; n < b; n++)
         for (int64_t p = 0; p < oh * ow; p++)
             for (int64_t tap = 0; tap < k * k; tap++) {
@@ -177,7 +177,7 @@ template <class T> static void convolution(int pass, const int64_t *s, const uin
                     for (int64_t i = 0; i < in; i++) {
                         int64_t place[3] = {((n * h + y) * w + x) * in + i, (o * k * k + tap) * in + i,
                                             (n * oh * ow + p) * out + o};
-                        float factor = 1.0f;
+                        double factor = 1.0;
                         for (int t = 0; t < 3; t++)
                             if (t != made) factor *= widen(tensors[t][place[t]]);
                         sums[place[made]] += factor;
