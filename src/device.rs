@@ -129,7 +129,7 @@ mod gpu {
         match found.iter().find(|(_, here)| !here) {
             None => Ok(()),
             Some((library, _)) => Err(format!(
-                "expected an {library}, found none; install it, name its folder in LD_LIBRARY_PATH, or use --device cpu"
+                "expected the {library}, found none; install it, name its folder in LD_LIBRARY_PATH, or use --device cpu"
             )),
         }
     }
