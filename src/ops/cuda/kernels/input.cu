@@ -48,13 +48,13 @@ template <class T> struct Input {
         return gamma[ch] * (1.0f + (scale_shift ? scale_shift[n * 2 * c + ch] : 0.0f));
     }
 
-    // What is normalized is act(slope x + offset).
-    __device__ void line(unsigned n, unsigned ch, float &slope, float &offset) const {
+    // What is normalized is act(slope (x - mean) + offset): in this order a flat image leaves no noise around 0.
+    __device__ void line(unsigned n, unsigned ch, float &mean, float &slope, float &offset) const {
         const float *m = moments(n, ch);
-        slope = m[1] * factor(n, ch);
+        mean = m[0], slope = m[1] * factor(n, ch);
         float scale = scale_shift ? scale_shift[n * 2 * c + ch] : 0.0f;
         float shift = scale_shift ? scale_shift[n * 2 * c + c + ch] : 0.0f;
-        offset = beta[ch] * (1.0f + scale) + shift - m[0] * slope;
+        offset = beta[ch] * (1.0f + scale) + shift;
     }
 
     // The gradient that reaches a pixel before norm and activation, from that of the output.
@@ -120,18 +120,18 @@ template <class T> __device__ void prepare(const Args &a) {
     if (i >= in.batch * in.out_height * in.out_width * in.c) return;
     unsigned ch = i % in.c, q = i / in.c, x = q % in.out_width, y = q / in.out_width % in.out_height;
     unsigned n = q / (in.out_width * in.out_height);
-    float slope = 1.0f, offset = 0.0f;
-    if (in.groups) in.line(n, ch, slope, offset);
+    float mean = 0.0f, slope = 1.0f, offset = 0.0f;
+    if (in.groups) in.line(n, ch, mean, slope, offset);
     float sum = 0.0f;
     if (in.resample == POOL) {
         for (unsigned k = 0; k < 4; k++) {
             unsigned pixel = (n * in.height + 2 * y + k / 2) * in.width + 2 * x + k % 2;
-            sum += 0.25f * activation(in.act, slope * in.at(pixel, ch) + offset);
+            sum += 0.25f * activation(in.act, slope * (in.at(pixel, ch) - mean) + offset);
         }
     } else {
         unsigned half = in.resample == UPSAMPLE ? 2 : 1;
         sum = in.at((n * in.height + y / half) * in.width + x / half, ch);
-        if (in.groups) sum = activation(in.act, slope * sum + offset);
+        if (in.groups) sum = activation(in.act, slope * (sum - mean) + offset);
     }
     out[i] = rounded<T>(sum);
 }
@@ -147,12 +147,12 @@ template <class T> __device__ void norm_sums(const Args &a) {
     unsigned t = threadIdx.x, ch = blockIdx.x * COLUMNS + t % COLUMNS, n = blockIdx.y, pixels = in.height * in.width;
     float du_sum = 0.0f, xhat_sum = 0.0f;
     if (ch < in.c) {
-        float slope, offset;
-        in.line(n, ch, slope, offset);
+        float mean, slope, offset;
+        in.line(n, ch, mean, slope, offset);
         const float *m = in.moments(n, ch);
         for (unsigned p = t / COLUMNS; p < pixels; p += ROWS) {
             float x = in.at(n * pixels + p, ch);
-            float du = derivative(in.act, slope * x + offset) * in.gathered(dy, n, p / in.width, p % in.width, ch);
+            float du = derivative(in.act, slope * (x - mean) + offset) * in.gathered(dy, n, p / in.width, p % in.width, ch);
             du_sum += du;
             xhat_sum += du * (x - m[0]) * m[1];
         }
@@ -211,10 +211,10 @@ template <class T> __device__ void input_gradient(const Args &a) {
     unsigned n = pixel / (in.width * in.height);
     float gradient = in.gathered(dy, n, y, x, ch);
     if (in.groups) {
-        float slope, offset, value = in.at(pixel, ch);
-        in.line(n, ch, slope, offset);
+        float mean, slope, offset, value = in.at(pixel, ch);
+        in.line(n, ch, mean, slope, offset);
         const float *f = factors + n * 3 * c + ch;
-        gradient = f[0] * derivative(in.act, slope * value + offset) * gradient + f[c] * value + f[2 * c];
+        gradient = f[0] * derivative(in.act, slope * (value - mean) + offset) * gradient + f[c] * value + f[2 * c];
     }
     if (ch < in.c0) {
         if (dx0) dx0[pixel * in.c0 + ch] = rounded<T>(gradient);
