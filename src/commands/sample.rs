@@ -16,6 +16,7 @@ use crate::checksums::sha256;
 use crate::cli::{Common, SampleArgs, Sampling as SamplingArgs};
 use crate::config::{Config, Layers, Override};
 use crate::data::Class;
+use crate::diffusion::samplers::SamplerKind;
 use crate::distilled::{Listing, Provenance, Staging};
 use crate::environment::Environment;
 use crate::error::Result;
@@ -82,10 +83,11 @@ pub fn sample(run: &RunDir, config: &Config, args: &SampleArgs, console: &Consol
         console.log_to(&run.log())?;
     }
     console.info(format!(
-        "sampling from {}: {} images of each of {} classes, {} steps, guidance {}",
+        "sampling from {}: {} images of each of {} classes, {}, {} steps, guidance {}",
         run.root.display(),
         args.sampling.ipc,
         classes.len(),
+        config.sampler.method,
         config.sampler.steps,
         config.sampler.guidance
     ));
@@ -119,7 +121,7 @@ pub fn sample(run: &RunDir, config: &Config, args: &SampleArgs, console: &Consol
 fn listing(run: &RunDir, config: &Config, args: &SampleArgs, trained: &Trained, named: &[(u32, u32)]) -> Listing {
     let sampler = &config.sampler;
     let details = json!({
-        "run": run.name(), "sampler": "ddim", "steps": sampler.steps, "guidance": sampler.guidance, "eta": sampler.eta,
+        "run": run.name(), "sampler": sampler.method, "steps": sampler.steps, "guidance": sampler.guidance, "eta": sampler.eta,
         "ipc": args.sampling.ipc, "unet_steps": trained.steps,
         "environment": Environment::of(&trained.device),
     });
@@ -130,7 +132,7 @@ fn listing(run: &RunDir, config: &Config, args: &SampleArgs, trained: &Trained, 
         classes: Arc::new(trained.classes.clone()),
         provenance: Provenance {
             dataset: config.dataset.clone(),
-            method: "sampled from a class-conditional latent diffusion model with DDIM".into(),
+            method: format!("sampled from a class-conditional latent diffusion model with {}", sampler.method),
             seed: args.common.seed.unwrap_or(0),
             details: details.as_object().cloned().unwrap_or_default(),
         },
@@ -238,6 +240,9 @@ fn set_name(args: &SampleArgs, config: &Config, seed: u64, chosen: &[u32], all: 
     }
     let sampler = &config.sampler;
     let mut name = format!("ipc{}-guidance{}-steps{}", args.sampling.ipc, sampler.guidance, sampler.steps);
+    if sampler.method != SamplerKind::Ddim {
+        name += &format!("-{}", sampler.method.as_str());
+    }
     if sampler.eta != 0.0 {
         name += &format!("-eta{}", sampler.eta);
     }
