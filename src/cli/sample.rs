@@ -1,10 +1,12 @@
 //! Options of `distill sample`, and of sampling inside `distill run`.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args, ValueHint};
 
 use super::Common;
+use super::train::parse_duration;
 use crate::config::Override;
 use crate::diffusion::samplers::SamplerKind;
 
@@ -45,6 +47,9 @@ pub struct SampleArgs {
     pub run: Option<PathBuf>,
     #[command(flatten)]
     pub sampling: Sampling,
+    /// Sample as many images per class as this time allows, for example 10m: a batch is timed, then the number is fixed
+    #[arg(long, value_name = "TIME", value_parser = parse_duration, conflicts_with = "ipc")]
+    pub budget: Option<Duration>,
     /// Sample only these classes: numbers or names, separated by commas [default: all]
     #[arg(long, value_name = "LIST", value_delimiter = ',')]
     pub classes: Vec<String>,

@@ -2,6 +2,7 @@
 
 mod begin;
 mod bench;
+mod budget;
 mod completions;
 mod data;
 mod draw;

@@ -49,6 +49,7 @@ pub fn run(args: &RunArgs, console: &Console) -> Result<()> {
     let sampling = SampleArgs {
         run: Some(dir.root.clone()),
         sampling: args.sampling.clone(),
+        budget: None,
         classes: Vec::new(),
         name: None,
         to: None,

@@ -112,6 +112,25 @@ fn batches_of_another_plan_are_not_used() {
     assert!(set("expected") == set("set"));
 }
 
+/// The number of images is fixed once: a stopped set goes on with it, to the same bytes.
+#[test]
+fn a_time_limit_sets_the_number_of_images() {
+    let place = trained();
+    let error = place.fails(2, "sample --budget 1ms");
+    assert!(error.contains("--budget") && error.contains("10 classes"), "{error}");
+    let partial = "runs/one/distilled/.partial-timed";
+    let mut child = started(&place, "sample --budget 3s --name timed", partial, "batch-", 2);
+    signal(&child, "KILL");
+    child.wait().unwrap();
+    let plan: Value = serde_json::from_slice(&fs::read(place.path(partial).join("plan.json")).unwrap()).unwrap();
+    let images = place.json("sample --budget 3s --name timed")["images"].as_u64().unwrap();
+    assert_eq!(Some(images), plan["images"].as_u64());
+    assert!(images > 0 && images % 10 == 0, "{images}");
+    place.ok(&format!("sample --ipc {} --name counted", images / 10));
+    let set = |name: &str| contents(&place.path("runs/one/distilled").join(name));
+    assert!(set("timed") == set("counted"));
+}
+
 #[test]
 fn a_set_is_replaced_only_by_a_whole_one() {
     let place = trained();
