@@ -73,6 +73,16 @@ impl RunDir {
         self.root.join("samples")
     }
 
+    /// The event file of a stage for TensorBoard.
+    pub fn tensorboard(&self, stage: &str) -> PathBuf {
+        self.root.join("tensorboard").join(stage)
+    }
+
+    /// The page that `distill report` writes.
+    pub fn report(&self) -> PathBuf {
+        self.root.join("report.html")
+    }
+
     pub fn distilled(&self) -> PathBuf {
         self.root.join("distilled")
     }

@@ -128,6 +128,7 @@ impl Attempt<'_> {
             intervals: Intervals { log: 3, checkpoint: 5, sample: 10 },
             dir: dir.join("run"),
             pictures: dir.into(),
+            tensorboard: None,
             deadline: self.deadline,
             keep: self.keep,
             console,

@@ -32,6 +32,10 @@ pub struct Training {
     /// validation_loss, the lower the better
     #[arg(long)]
     pub keep_best: bool,
+    /// Write event files for TensorBoard too, into the run's folder tensorboard/: every figure of metrics.jsonl, and the
+    /// pictures
+    #[arg(long)]
+    pub tensorboard: bool,
     #[command(flatten)]
     pub configuring: Configuring,
 }
