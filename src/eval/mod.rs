@@ -1,6 +1,7 @@
 //! The judge of a distilled set: students trained on it and tested on real images, by a named protocol.
 
 mod augment;
+mod confusion;
 mod features;
 mod finished;
 mod protocol;
@@ -8,6 +9,7 @@ mod sgd;
 mod student;
 
 pub use augment::{Augmentation, Color};
+pub use confusion::{Confusion, Mistakes};
 pub use features::Features;
 pub use finished::FinishedRuns;
 pub use protocol::{ConvNetSize, Length, Plan, Protocol};
@@ -83,6 +85,8 @@ pub struct Evaluation {
     pub test_images: usize,
     pub seed: u64,
     pub per_class: Vec<ClassAccuracy>,
+    /// What the students mistake most often, the largest share first.
+    pub confusion: Vec<Confusion>,
     /// Wall-clock time of all runs, also of those that an earlier call trained.
     pub seconds: f64,
     /// What it was computed with; students train on the CPU.
@@ -144,6 +148,7 @@ pub fn evaluate(
         test_images: trial.test.len(),
         seed: trial.seed,
         per_class: per_class(trial, &results),
+        confusion: confusion::most_confused(trial.test, &results),
         seconds: results.iter().map(|r| r.seconds).sum(),
         environment: Environment::of(&Device::Cpu),
         protocol_settings: trial.protocol.clone(),

@@ -1,5 +1,6 @@
 //! One student: built, trained by a protocol and tested once, at the end.
 
+use std::collections::BTreeMap;
 use std::str::FromStr;
 use std::time::Instant;
 
@@ -7,7 +8,7 @@ use rand::RngCore;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use super::{Augmentation, EpochMetrics, Protocol, Sgd, Trial};
+use super::{Augmentation, EpochMetrics, Mistakes, Protocol, Sgd, Trial};
 use crate::data::{ImageSet, Normalization};
 use crate::error::{Error, Result};
 use crate::models::students::{ConvNet, ConvNetConfig};
@@ -70,6 +71,9 @@ pub struct RunResult {
     pub accuracy: f64,
     /// The same among each class's test images; `None` for a class without any.
     pub per_class: Vec<Option<f64>>,
+    /// None in files of earlier versions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mistakes: Option<Mistakes>,
     pub epochs: Vec<EpochMetrics>,
     /// Wall-clock time of training and testing.
     pub seconds: f64,
@@ -89,12 +93,13 @@ pub fn train_and_test(
     let params = Params::new(Rng::stream(trial.seed, "student-init", run, 0).next_u64(), &candle_core::Device::Cpu);
     let network = trial.student.build(trial.protocol, trial.train, &params)?;
     let epochs = train(trial, run, &network, &params, console, metrics)?;
-    let correct = test(trial, &network, console)?;
+    let (correct, mistakes) = test(trial, &network, console)?;
     let all = correct.iter().fold((0, 0), |sum, class| (sum.0 + class.0, sum.1 + class.1));
     let percent = |(right, total): (u32, u32)| (total > 0).then(|| 100.0 * f64::from(right) / f64::from(total));
     Ok(RunResult {
         accuracy: percent(all).unwrap_or(0.0),
         per_class: correct.into_iter().map(percent).collect(),
+        mistakes: Some(mistakes),
         epochs,
         seconds: start.elapsed().as_secs_f64(),
     })
@@ -165,11 +170,12 @@ pub fn train_step(network: &ConvNet, optimizer: &mut Sgd, batch: Vec<f32>, size:
     Ok(value)
 }
 
-/// For each class, how many of its test images are classified correctly, and how many there are.
-fn test(trial: &Trial, network: &ConvNet, console: &Console) -> Result<Vec<(u32, u32)>> {
+/// For each class, how many of its test images are classified correctly, and how many there are; and all mistakes.
+fn test(trial: &Trial, network: &ConvNet, console: &Console) -> Result<(Vec<(u32, u32)>, Mistakes)> {
     let (set, classes) = (trial.test, trial.test.classes.len());
     let pixels = PixelTable::new(trial.normalization);
     let mut correct = vec![(0, 0); classes];
+    let mut mistakes = BTreeMap::new();
     let bar: Bar = console.bar("testing", 0, set.len() as u64);
     let all: Vec<u32> = (0..set.len() as u32).collect();
     for indices in all.chunks(TEST_BATCH) {
@@ -182,13 +188,17 @@ fn test(trial: &Trial, network: &ConvNet, console: &Console) -> Result<Vec<(u32,
             if !row.iter().all(|v| v.is_finite()) {
                 fail!("test image {i}: the student's logits are not finite; its training went astray, lower the lr");
             }
-            let tally = &mut correct[label as usize];
-            tally.0 += u32::from(argmax(row) == label as usize);
+            let (tally, predicted) = (&mut correct[label as usize], argmax(row) as u16);
+            tally.0 += u32::from(predicted == label);
             tally.1 += 1;
+            if predicted != label {
+                *mistakes.entry((label, predicted)).or_insert(0) += 1;
+            }
         }
         bar.update(u64::from(indices[0]) + indices.len() as u64, indices.len() as u64, None);
     }
-    Ok(correct)
+    let mistakes = mistakes.into_iter().map(|((label, predicted), images)| (label, predicted, images)).collect();
+    Ok((correct, mistakes))
 }
 
 /// The index of the largest value, the first of equals.
