@@ -7,6 +7,7 @@ mod eval;
 mod exchange;
 mod inspect;
 mod presets;
+mod report;
 mod run;
 mod runs;
 mod sample;
@@ -20,6 +21,7 @@ pub use eval::{EvalArgs, EvalSplit, Judging};
 pub use exchange::{ExportArgs, ImportArgs};
 pub use inspect::InspectArgs;
 pub use presets::PresetsArgs;
+pub use report::ReportArgs;
 pub use run::RunArgs;
 pub use runs::RunsArgs;
 pub use sample::{SampleArgs, Sampling};
@@ -59,6 +61,8 @@ pub enum Command {
     Import(ImportArgs),
     /// List runs: how far they are, their size and their best figures
     Runs(RunsArgs),
+    /// Write one HTML page about a run: curves, images, accuracies, configuration
+    Report(ReportArgs),
     /// List the presets, print one, or describe every key of the configuration
     Presets(PresetsArgs),
     /// Describe a data set, or check every image of it
@@ -85,7 +89,9 @@ impl Command {
             Command::Data(DataArgs { action: DataAction::Info(args) | DataAction::Verify(args) }) => Some(&args.common),
             Command::Data(DataArgs { action: DataAction::Fetch(args) }) => Some(&args.common),
             Command::Bench(args) => Some(&args.common),
-            Command::Runs(_) | Command::Presets(_) | Command::Completions(_) | Command::Man(_) => None,
+            Command::Runs(_) | Command::Report(_) | Command::Presets(_) | Command::Completions(_) | Command::Man(_) => {
+                None
+            }
         }
     }
 }

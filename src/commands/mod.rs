@@ -15,6 +15,7 @@ mod inspect;
 mod man;
 mod model_card;
 mod presets;
+mod report;
 mod resolve;
 mod run;
 mod runs;
@@ -47,6 +48,7 @@ pub fn run(command: &Command, console: &Console) -> Result<()> {
         Command::Data(args) => data::run(&args.action, console),
         Command::Bench(args) => bench::run(args, console),
         Command::Runs(args) => runs::run(args),
+        Command::Report(args) => report::run(args),
         Command::Presets(args) => presets::run(args),
         Command::Completions(args) => completions::run(args),
         Command::Man(args) => man::run(args),
