@@ -66,7 +66,9 @@ pub fn figures(stage: &str, metrics: &Metrics, batch: Option<u64>) -> Vec<Figure
         let lines = lines.into_iter().filter_map(|(key, name)| Some(Line { name, points: metrics.get(&key)?.clone() }));
         let lines: Vec<Line> = lines.collect();
         let title = format!("{stage}: {title}");
-        let svg = chart(&escaped(&format!("{title}. {}", words(&lines))), &lines, batch)?;
+        // The cosine of the learning rate ends at zero, where a logarithmic scale would show little else.
+        let logarithmic = !lines.iter().any(|line| line.name == "learning rate");
+        let svg = chart(&escaped(&format!("{title}. {}", words(&lines))), &lines, batch, logarithmic)?;
         let legend = if lines.len() > 1 { lines.into_iter().map(|line| line.name).collect() } else { Vec::new() };
         Some(Figure { title, legend, svg })
     });

@@ -128,7 +128,9 @@ fn best(results: &[Evaluation], vae: &Metrics, unet: &Metrics) -> Vec<Fact> {
     for result in results::best(results) {
         let ipc = result.ipc.map_or(String::new(), |ipc| format!(", {ipc} images a class"));
         let trial = format!("{}{ipc}, {}, {} images", result.student, result.protocol, result.split);
-        out.push(Fact::new("accuracy", result.accuracy(), trial));
+        let random =
+            result.random(results).map_or(String::new(), |r| format!("; random real images: {}", r.accuracy()));
+        out.push(Fact::new("accuracy", result.accuracy(), trial + &random));
     }
     let lowest = |metrics: &Metrics, key: &str| {
         metrics.get(key)?.iter().copied().min_by(|a, b| a.1.total_cmp(&b.1)).map(|(step, value)| (value, step))

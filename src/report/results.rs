@@ -65,10 +65,10 @@ impl Evaluation {
         format!("{:.2}{spread} %", self.accuracy_mean)
     }
 
-    /// Whether `other` is the same trial on other images, as many of them.
-    fn matches(&self, other: &Evaluation) -> bool {
+    /// The same trial with as many random real images.
+    pub fn random<'a>(&self, results: &'a [Evaluation]) -> Option<&'a Evaluation> {
         let key = |e: &Evaluation| (e.student.clone(), e.protocol.clone(), e.split.clone(), e.ipc);
-        key(self) == key(other)
+        results.iter().find(|other| other.on == "random-real" && key(other) == key(self))
     }
 }
 
@@ -108,8 +108,10 @@ pub struct Row {
 
 pub fn rows(results: &[Evaluation]) -> Vec<Row> {
     let row = |result: &Evaluation| {
-        let random = results.iter().find(|other| other.on == "random-real" && other.matches(result));
-        let gain = random.filter(|_| result.on != "random-real").map(|r| result.accuracy_mean - r.accuracy_mean);
+        let gain = result
+            .random(results)
+            .filter(|_| result.on != "random-real")
+            .map(|r| result.accuracy_mean - r.accuracy_mean);
         Row {
             set: result.set(),
             baseline: result.is_baseline(),

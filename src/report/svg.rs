@@ -3,17 +3,17 @@
 use std::fmt::Write;
 
 /// The drawing in its own units, and the plot within it.
-const WIDTH: f64 = 480.0;
-const HEIGHT: f64 = 264.0;
-const LEFT: f64 = 56.0;
-const RIGHT: f64 = 462.0;
+const WIDTH: f64 = 420.0;
+const HEIGHT: f64 = 250.0;
+const LEFT: f64 = 60.0;
+const RIGHT: f64 = 404.0;
 const TOP: f64 = 12.0;
-const BOTTOM: f64 = 216.0;
+const BOTTOM: f64 = 204.0;
 /// A line has at most about this many points; of longer ones every n-th is drawn, and the last.
 const MOST_POINTS: usize = 1000;
 /// Lines of at most this many points show each as a dot that says its value.
 const MOST_DOTS: usize = 60;
-/// Positive values whose largest is this many times the smallest are drawn on a logarithmic scale.
+/// Positive values whose largest is this many times the smallest are drawn on a logarithmic scale, where one is allowed.
 const LOGARITHMIC: f64 = 8.0;
 
 /// Values over training steps.
@@ -31,10 +31,10 @@ struct Scale {
 }
 
 impl Scale {
-    fn of(lines: &[Line]) -> Self {
+    fn of(lines: &[Line], logarithmic: bool) -> Self {
         let values = || lines.iter().flat_map(|line| &line.points).map(|(_, value)| *value);
         let (low, high) = (values().fold(f64::INFINITY, f64::min), values().fold(f64::NEG_INFINITY, f64::max));
-        let logarithmic = low > 0.0 && high / low >= LOGARITHMIC;
+        let logarithmic = logarithmic && low > 0.0 && high / low >= LOGARITHMIC;
         let margin = if logarithmic { (high / low).ln() } else { high - low } * 0.05;
         let margin = if margin > 0.0 { margin } else { (high.abs() * 0.05).max(1e-6) };
         match logarithmic {
@@ -98,13 +98,13 @@ pub fn short(value: f64) -> String {
 }
 
 /// The lines over steps; below the steps stand the images seen, `batch` a step. `None` where no line has a point.
-/// `title` is what a screen reader says, escaped already.
-pub fn chart(title: &str, lines: &[Line], batch: Option<u64>) -> Option<String> {
+/// `title` is what a screen reader says, escaped already; `logarithmic` allows such a scale.
+pub fn chart(title: &str, lines: &[Line], batch: Option<u64>, logarithmic: bool) -> Option<String> {
     let last = lines.iter().filter_map(|line| line.points.last()).map(|(step, _)| *step).fold(0.0, f64::max);
     if last <= 0.0 {
         return None;
     }
-    let scale = Scale::of(lines);
+    let scale = Scale::of(lines, logarithmic);
     let x = |step: f64| LEFT + step / last * (RIGHT - LEFT);
     let kind = if scale.logarithmic { "log" } else { "linear" };
     let mut out = format!(
@@ -115,9 +115,8 @@ pub fn chart(title: &str, lines: &[Line], batch: Option<u64>) -> Option<String> 
         let _ = write!(
             out,
             "<line class=\"rule\" x1=\"{LEFT}\" x2=\"{RIGHT}\" y1=\"{y:.2}\" y2=\"{y:.2}\"/>\
-             <text class=\"y\" x=\"{:.0}\" y=\"{:.2}\" data-value=\"{tick}\">{}</text>\n",
+             <text class=\"y\" x=\"{:.0}\" y=\"{y:.2}\" dy=\"4\" data-value=\"{tick}\">{}</text>\n",
             LEFT - 8.0,
-            y + 4.0,
             short(tick)
         );
     }
@@ -138,7 +137,7 @@ pub fn chart(title: &str, lines: &[Line], batch: Option<u64>) -> Option<String> 
     }
     for (row, name) in [Some("step"), batch.map(|_| "images")].into_iter().flatten().enumerate() {
         let y = BOTTOM + 20.0 + 17.0 * row as f64;
-        let _ = writeln!(out, "<text class=\"y\" x=\"{:.0}\" y=\"{y:.0}\">{name}</text>", LEFT - 10.0);
+        let _ = writeln!(out, "<text class=\"y\" x=\"{:.0}\" y=\"{y:.0}\">{name}</text>", LEFT - 14.0);
     }
     let _ = writeln!(out, "<path class=\"axis\" d=\"M{LEFT} {TOP}V{BOTTOM}H{RIGHT}\"/>");
     for (number, line) in lines.iter().enumerate() {
@@ -179,15 +178,15 @@ mod tests {
     fn ticks_are_round_and_inside() {
         assert_eq!(round_numbers(0.0, 236.0, 5), [0.0, 50.0, 100.0, 150.0, 200.0]);
         let line = Line { name: String::new(), points: vec![(1.0, 0.05), (2.0, 1.2)] };
-        assert_eq!(Scale::of(&[line]).ticks(), [0.05, 0.1, 0.2, 0.5, 1.0]);
+        assert_eq!(Scale::of(&[line], true).ticks(), [0.05, 0.1, 0.2, 0.5, 1.0]);
     }
 
     #[test]
     fn equal_values_and_one_point_have_a_chart() {
         for points in [vec![(5.0, 0.0)], vec![(1.0, 2.0), (2.0, 2.0)], vec![(1.0, -1.0)]] {
-            let svg = chart("x", &[Line { name: String::new(), points }], Some(64)).unwrap();
+            let svg = chart("x", &[Line { name: String::new(), points }], Some(64), true).unwrap();
             assert!(!svg.contains("NaN") && !svg.contains("inf"), "{svg}");
         }
-        assert!(chart("x", &[], None).is_none());
+        assert!(chart("x", &[], None, true).is_none());
     }
 }

@@ -5,6 +5,7 @@ mod errors;
 mod exchange;
 mod folder;
 mod listings;
+mod report;
 mod resume;
 mod sets;
 mod whole_way;

@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::Path;
 
+use distill::checksums::sha256;
 use distill::data::ImageSet;
 use distill::error::{Error, Result};
 use distill::eval::{EpochMetrics, Evaluation, FinishedRuns, Origin, Protocol, StudentKind, Trial, evaluate};
@@ -56,6 +57,36 @@ fn an_evaluation_goes_on_after_the_last_finished_student() {
     let fewer = timeless(call(parts.path(), 2, 0, ALL).0);
     assert_eq!(fewer.runs, unbroken.runs[..2]);
     assert_eq!(timeless(call(parts.path(), 3, 0, ALL).0), unbroken);
+}
+
+#[test]
+fn the_mistakes_of_a_class_and_its_accuracy_add_up() {
+    let folder = tempfile::tempdir().unwrap();
+    let result = timeless(call(folder.path(), 2, 0, ALL).0);
+    assert!(result.accuracy_mean < 100.0 && !result.confusion.is_empty());
+    assert!(result.confusion.is_sorted_by(|a, b| a.share >= b.share));
+    for class in &result.per_class {
+        // Four classes have twelve pairs, and all are listed.
+        let mistaken: Vec<_> = result.confusion.iter().filter(|pair| pair.class == class.class).collect();
+        assert!(mistaken.iter().all(|pair| pair.predicted != pair.class && pair.name == class.name));
+        let all = class.accuracy.unwrap() + mistaken.iter().map(|pair| pair.share).sum::<f64>();
+        assert!((all - 100.0).abs() < 1e-9, "{}: {all}", class.name);
+    }
+}
+
+#[test]
+fn students_kept_by_earlier_versions_are_used() {
+    let folder = tempfile::tempdir().unwrap();
+    let whole = timeless(call(folder.path(), 1, 0, ALL).0);
+    let file = folder.path().join("run-00.json");
+    let mut kept: serde_json::Value = serde_json::from_slice(&fs::read(&file).unwrap()).unwrap();
+    kept["result"].as_object_mut().unwrap().shift_remove("mistakes").unwrap();
+    kept["sha256"] = sha256(&serde_json::to_vec(&(&kept["settings"], &kept["result"])).unwrap()).into();
+    let earlier = serde_json::to_vec_pretty(&kept).unwrap();
+    fs::write(&file, &earlier).unwrap();
+    let again = timeless(call(folder.path(), 1, 0, ALL).0);
+    assert_eq!(fs::read(&file).unwrap(), earlier, "it was trained again");
+    assert_eq!(again, Evaluation { confusion: Vec::new(), ..whole });
 }
 
 #[test]
