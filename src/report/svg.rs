@@ -112,20 +112,20 @@ pub fn chart(title: &str, lines: &[Line], batch: Option<u64>, logarithmic: bool)
     );
     for tick in scale.ticks() {
         let y = scale.y(tick);
-        let _ = write!(
+        let _ = writeln!(
             out,
             "<line class=\"rule\" x1=\"{LEFT}\" x2=\"{RIGHT}\" y1=\"{y:.2}\" y2=\"{y:.2}\"/>\
-             <text class=\"y\" x=\"{:.0}\" y=\"{y:.2}\" dy=\"4\" data-value=\"{tick}\">{}</text>\n",
+             <text class=\"y\" x=\"{:.0}\" y=\"{y:.2}\" dy=\"4\" data-value=\"{tick}\">{}</text>",
             LEFT - 8.0,
             short(tick)
         );
     }
     for tick in round_numbers(0.0, last, 5) {
         let x = x(tick);
-        let _ = write!(
+        let _ = writeln!(
             out,
             "<line class=\"tick\" x1=\"{x:.2}\" x2=\"{x:.2}\" y1=\"{BOTTOM}\" y2=\"{:.0}\"/>\
-             <text class=\"x\" x=\"{x:.2}\" y=\"{:.0}\" data-value=\"{tick}\">{}</text>\n",
+             <text class=\"x\" x=\"{x:.2}\" y=\"{:.0}\" data-value=\"{tick}\">{}</text>",
             BOTTOM + 5.0,
             BOTTOM + 20.0,
             short(tick)

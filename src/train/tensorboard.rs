@@ -40,7 +40,7 @@ impl Events {
         while let Some(line) = lines.next() {
             let Some(step) = step_of(&line) else { continue };
             bytes.extend(scalars(step, line.iter().filter_map(|(name, value)| Some((name.as_str(), value.as_f64()?)))));
-            if lines.peek().and_then(step_of) != Some(step) && picture(step).is_file() {
+            if lines.peek().and_then(step_of) != Some(step) {
                 bytes.extend(image(step, &picture(step))?);
             }
         }
@@ -60,7 +60,7 @@ impl Events {
         self.file.write_all(&scalars(step, figures.iter().copied())).at(&self.path)
     }
 
-    /// Appends the PNG file at `path`.
+    /// Appends the PNG file at `path`, if there is one.
     pub fn picture(&mut self, step: u64, path: &Path) -> Result<()> {
         self.file.write_all(&image(step, path)?).at(&self.path)
     }
@@ -84,8 +84,11 @@ fn scalars<'a>(step: u64, figures: impl Iterator<Item = (&'a str, f64)>) -> Vec<
     record(&event(wall_time(), step, &Message::new().bytes(5, &summary.0)))
 }
 
-/// A record with the PNG file at `path`. Its header states width and height at bytes 16 to 23.
+/// A record with the PNG file at `path`; nothing where there is none. Its header states width and height at bytes 16 to 23.
 fn image(step: u64, path: &Path) -> Result<Vec<u8>> {
+    if !path.is_file() {
+        return Ok(Vec::new());
+    }
     let png = fs::read(path).at(path)?;
     let side = |at: usize| png.get(at..at + 4).map_or(0, |b| u32::from_be_bytes([b[0], b[1], b[2], b[3]]));
     let image = Message::new().varint(1, side(20).into()).varint(2, side(16).into()).varint(3, 3).bytes(4, &png);
