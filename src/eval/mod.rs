@@ -5,6 +5,8 @@ mod confusion;
 mod features;
 mod finished;
 mod protocol;
+pub mod quality;
+pub mod select;
 mod sgd;
 mod student;
 

@@ -3,6 +3,7 @@
 mod draws;
 mod protocols;
 mod pytorch;
+mod quality;
 mod resume;
 mod students;
 
