@@ -5,6 +5,7 @@ Needs torch, numpy and safetensors. From the repository's root: python3 scripts/
 Images are u8 (N, H, W, 3), as in an ImageSet. Weights have the names and layouts of the Rust network.
 """
 
+import copy
 import math
 
 import numpy as np
@@ -102,8 +103,60 @@ def augment_fixture(rng):
     return tensors
 
 
+def augmented_updates(rng, network, x, labels, lr):
+    """Six updates of 8 images each, through each kind of augmentation in turn, with the protocol's SGD."""
+    uniform = lambda low, high: rng.uniform(low, high, 8).astype(np.float32)
+    whole = lambda low, high: rng.integers(low, high + 1, 8)
+    parameters = {
+        "color": [uniform(-0.5, 0.5), uniform(0, 2), uniform(0.5, 1.5)],
+        "crop": [whole(-4, 4), whole(-4, 4)],
+        "cutout": [whole(0, 32), whole(0, 32)],
+        "flip": [whole(0, 1)],
+        "scale": [uniform(1 / 1.2, 1.2), uniform(1 / 1.2, 1.2)],
+        "rotate": [uniform(-math.pi / 12, math.pi / 12)],
+    }
+    flip = lambda x, turned: torch.stack([image.flip(2) if t else image for image, t in zip(x, turned)])
+    kinds = {"color": color, "crop": crop, "cutout": cutout, "flip": flip, "scale": scale, "rotate": rotate}
+    optimizer = torch.optim.SGD(network.parameters(), lr=lr, momentum=0.9, weight_decay=5e-4)
+    losses, batches = [], []
+    for name, values in parameters.items():
+        batch = rng.permutation(12)[:8]
+        plain = [v.tolist() for v in values]
+        loss = F.cross_entropy(network(kinds[name](x[batch], *plain)), labels[batch])
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+        batches.append(batch)
+    tensors = {f"augmented.{name}": np.stack(values).astype(np.float32) for name, values in parameters.items()}
+    return tensors | {"augmented.losses": np.float32(losses), "augmented.batches": np.uint8(batches)}
+
+
+def soft_updates(rng, network, x, classes, temperature=4.0):
+    """Eight updates with soft labels: AdamW under half a cosine, and the temperature's square times KL."""
+    logits = torch.from_numpy(rng.normal(0, 3, (12, classes)).astype(np.float32))
+    optimizer = torch.optim.AdamW(network.parameters(), lr=0.01, weight_decay=0.05)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=8)
+    losses, batches = [], [rng.permutation(12)[:8] for _ in range(8)]
+    for batch in batches:
+        student = F.log_softmax(network(x[batch]) / temperature, dim=1)
+        teacher = F.log_softmax(logits[batch] / temperature, dim=1)
+        loss = F.kl_div(student, teacher, reduction="batchmean", log_target=True) * temperature**2
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        schedule.step()
+        losses.append(loss.item())
+    return {
+        "soft.labels": logits.softmax(dim=1),
+        "soft.losses": np.float32(losses),
+        "soft.batches": np.uint8(batches),
+    }
+
+
 def convnet_fixture(rng):
-    """A forward pass, then ten updates of 8 of 12 images; after five of them lr x 0.1 and a fresh optimizer."""
+    """A forward pass, then ten updates of 8 of 12 images; after five of them lr x 0.1 and a fresh optimizer. From the first
+    weights again: updates with augmentation, and with soft labels."""
     classes, lr = 5, 0.05  # five times the protocol's lr: ten steps must show a difference
     network = ConvNet(depth=3, width=8, size=32, classes=classes)
     with torch.no_grad():  # factors unlike 1 and 0, as after some training
@@ -117,6 +170,7 @@ def convnet_fixture(rng):
     x = normalized(images)
     tensors["logits"] = network(x).detach()
 
+    first = copy.deepcopy(network)
     losses = []
     for step, batch in enumerate(batches):
         if step in (0, 5):
@@ -134,6 +188,8 @@ def convnet_fixture(rng):
         "batches": batches.astype(np.uint8),
         "losses": np.float32(losses),
     }
+    tensors |= augmented_updates(rng, copy.deepcopy(first), x, labels, lr)
+    tensors |= soft_updates(rng, first, x, classes)
     return tensors
 
 

@@ -35,7 +35,12 @@ def main():
     torch.save({"data": strided[1:], "targets": labels.int()[1:], "classes": NAMES}, FOLDER / "strided.pt")
     torch.save((unit.half(), labels), FOLDER / "half.pt", pickle_protocol=4)
     torch.save({"images": torch.nn.Parameter(unit), "labels": labels}, FOLDER / "parameter.pt", pickle_protocol=5)
-    torch.save((unit, torch.eye(3)[labels]), FOLDER / "soft.pt")
+    # Learned soft labels, images in no order; and a teacher's, for two views of each image.
+    soft = 0.7 * torch.eye(3)[labels] + torch.tensor([0.05, 0.1, 0.15])
+    torch.save((unit.flip(0), soft.flip(0)), FOLDER / "soft.pt")
+    views = torch.stack([soft, soft.roll(1, 1)], 1).numpy()
+    names = np.array(NAMES)
+    np.savez(FOLDER / "soft_views.npz", images=pixels, labels=np.array(LABELS), soft_labels=views, class_names=names)
     torch.save({"images": pixels, "labels": LABELS}, FOLDER / "numpy.pt")
 
     last = pixels.transpose(0, 2, 3, 1)

@@ -43,7 +43,7 @@ pub fn run(command: &Command, console: &Console) -> Result<()> {
         Command::Eval(args) => eval::run(args, console),
         Command::Run(args) => run::run(args, console),
         Command::Inspect(args) => inspect::run(args),
-        Command::Export(args) => export::run(args),
+        Command::Export(args) => export::run(args, console),
         Command::Import(args) => import::run(args, console),
         Command::Data(args) => data::run(&args.action, console),
         Command::Bench(args) => bench::run(args, console),

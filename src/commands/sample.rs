@@ -143,6 +143,7 @@ fn listing(
         indices: named.iter().map(|&(_, index)| index).collect(),
         size: config.image_size,
         classes: Arc::new(trained.classes.clone()),
+        soft_labels: None,
         provenance: Provenance {
             dataset: config.dataset.clone(),
             method: format!("sampled from a class-conditional latent diffusion model with {}", sampler.method),

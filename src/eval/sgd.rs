@@ -36,10 +36,8 @@ impl Sgd {
         self.lr
     }
 
-    /// Multiplies the learning rate with `factor` and forgets the momentum, as a fresh optimizer would.
-    pub fn restart(&mut self, factor: f32) {
-        self.lr *= factor;
-        self.velocities.iter_mut().for_each(|v| v.fill(0.0));
+    pub fn set_lr(&mut self, lr: f32) {
+        self.lr = lr;
     }
 
     /// One update of every parameter, in place.

@@ -5,16 +5,15 @@ use std::str::FromStr;
 use std::time::Instant;
 
 use rand::RngCore;
-use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use super::{Augmentation, EpochMetrics, Mistakes, Protocol, Sgd, Trial};
-use crate::data::{ImageSet, Normalization};
+use super::{Augmentation, EpochMetrics, Mistakes, Optimizer, PixelTable, Protocol, Schedule, SoftTargets, Trial, view};
+use crate::data::ImageSet;
 use crate::error::{Error, Result};
 use crate::models::students::{ConvNet, ConvNetConfig};
 use crate::nn::Params;
 use crate::ops::cpu::{Floats, tensor};
-use crate::ops::{Tape, Value, cross_entropy};
+use crate::ops::{Tape, Value, cross_entropy, distillation_loss};
 use crate::progress::{Bar, Console};
 use crate::rng::Rng;
 use crate::{fail, interrupt};
@@ -40,7 +39,8 @@ impl StudentKind {
 
     fn build(self, protocol: &Protocol, set: &ImageSet, params: &Params) -> Result<ConvNet> {
         let StudentKind::ConvNet = self;
-        let (depth, width) = (protocol.convnet.depth, protocol.convnet.width);
+        let depth = protocol.convnet.depth.at(set.size).map_err(Error::Usage)?;
+        let width = protocol.convnet.width;
         if depth >= usize::BITS as usize || set.size >> depth == 0 {
             fail!(
                 "student convnet: {depth} blocks halve the image {depth} times, but images are {0} x {0} pixels; \
@@ -91,7 +91,7 @@ pub fn train_and_test(
 ) -> Result<RunResult> {
     let start = Instant::now();
     let params = Params::new(Rng::stream(trial.seed, "student-init", run, 0).next_u64(), &candle_core::Device::Cpu);
-    let network = trial.student.build(trial.protocol, trial.train, &params)?;
+    let network = trial.student.build(trial.protocol, &trial.train.images, &params)?;
     let epochs = train(trial, run, &network, &params, console, metrics)?;
     let (correct, mistakes) = test(trial, &network, console)?;
     let all = correct.iter().fold((0, 0), |sum, class| (sum.0 + class.0, sum.1 + class.1));
@@ -115,29 +115,31 @@ fn train(
     metrics: &mut dyn FnMut(&EpochMetrics) -> Result<()>,
 ) -> Result<Vec<EpochMetrics>> {
     let (protocol, set) = (trial.protocol, trial.train);
-    let plan = protocol.plan(set.len());
-    let pixels = PixelTable::new(trial.normalization);
-    let mut optimizer = Sgd::new(params, protocol);
+    let size = set.images.size;
+    let plan = protocol.plan(set.images.len());
+    let batches = Batches { trial, run, pixels: PixelTable::new(trial.normalization) };
+    let average = Params::new(0, &candle_core::Device::Cpu);
+    trial.student.build(protocol, &set.images, &average)?;
+    let mut optimizer = Optimizer::new(params, &average, protocol)?;
     let mut epochs = Vec::new();
     let mut update = 0;
     let label = format!("student {}/{}", run + 1, protocol.runs);
     let bar = console.bar(&label, 0, u64::from(plan.updates));
     while update < plan.updates {
         let epoch = epochs.len() as u32;
-        let order = Rng::stream(trial.seed, "student-batch", run, epoch).permutation(set.len());
+        let order = Rng::stream(trial.seed, "student-batch", run, epoch).permutation(set.images.len());
         let (mut total, mut seen) = (0.0, 0);
         for indices in order.chunks(protocol.batch_size).take((plan.updates - update) as usize) {
             interrupt::check()?;
-            if update == plan.drop_at {
-                optimizer.restart(protocol.drop_factor);
+            if protocol.schedule == Schedule::Drop && update == plan.drop_at {
+                optimizer = Optimizer::new(params, &average, protocol)?;
+                optimizer.set_lr(protocol.lr * protocol.drop_factor);
             }
-            let mut batch = pixels.batch(set, indices);
-            if protocol.augment {
-                let mut rng = Rng::stream(trial.seed, "student-augment", run, update);
-                Augmentation::draw(&mut rng, indices.len(), set.size).apply(&mut batch, set.size);
+            if let Some(lr) = protocol.lr_at(update, plan.updates) {
+                optimizer.set_lr(lr);
             }
-            let labels: Vec<u16> = indices.iter().map(|&i| set.labels[i as usize]).collect();
-            let loss = train_step(network, &mut optimizer, batch, set.size, &labels)?;
+            let (images, targets) = batches.batch(indices, epoch, update);
+            let loss = train_step(network, &mut optimizer, images, size, &targets)?;
             update += 1;
             if !loss.is_finite() {
                 fail!(
@@ -158,11 +160,65 @@ fn train(
     Ok(epochs)
 }
 
-/// One update on normalized pixels (B, size, size, 3); returns the mean cross-entropy before it.
-pub fn train_step(network: &ConvNet, optimizer: &mut Sgd, batch: Vec<f32>, size: usize, labels: &[u16]) -> Result<f32> {
+/// Draws the batches of one student.
+struct Batches<'a> {
+    trial: &'a Trial<'a>,
+    run: u32,
+    pixels: PixelTable,
+}
+
+impl Batches<'_> {
+    /// The images at `indices` as update `update` sees them, and what is to be learned of them.
+    fn batch(&self, indices: &[u32], epoch: u32, update: u32) -> (Vec<f32>, Targets) {
+        let Trial { protocol, train: set, seed, .. } = *self.trial;
+        let size = set.images.size;
+        let mut images = set.batch(&self.pixels, indices);
+        let soft = protocol.soft_labels.zip(set.soft_labels.as_ref());
+        let views = soft.filter(|_| protocol.augment).map_or(1, |(_, labels)| labels.views as u32);
+        let seen = epoch % views;
+        if views > 1 {
+            let each = images.chunks_exact_mut(set.images.image_len()).zip(indices);
+            each.for_each(|(image, &index)| view(image, size, index, seen));
+        } else if protocol.augment {
+            let mut rng = Rng::stream(seed, "student-augment", self.run, update);
+            Augmentation::draw(&mut rng, indices.len(), size).apply(&mut images, size);
+        }
+        let targets = match soft {
+            None => Targets::Hard(indices.iter().map(|&i| set.images.labels[i as usize]).collect()),
+            Some((how, labels)) => {
+                let row = |&i: &u32| labels.row(i as usize, seen as usize, set.images.classes.len());
+                Targets::Soft(indices.iter().flat_map(row).copied().collect(), how)
+            }
+        };
+        (images, targets)
+    }
+}
+
+/// What a batch is to be recognized as.
+pub enum Targets {
+    /// (B): a class each.
+    Hard(Vec<u16>),
+    /// (B, classes): a probability for each class.
+    Soft(Vec<f32>, SoftTargets),
+}
+
+/// One update on normalized pixels (B, size, size, 3); returns the mean loss before it: cross-entropy, or
+/// [`distillation_loss`].
+pub fn train_step(
+    network: &ConvNet,
+    optimizer: &mut Optimizer,
+    batch: Vec<f32>,
+    size: usize,
+    targets: &Targets,
+) -> Result<f32> {
     let tape = Tape::recording();
-    let x = Value::constant(tensor(batch, (labels.len(), size, size, 3))?);
-    let loss = cross_entropy(&tape, &network.forward(&tape, &x)?, labels)?;
+    let count = batch.len() / (size * size * 3);
+    let x = Value::constant(tensor(batch, (count, size, size, 3))?);
+    let logits = network.forward(&tape, &x)?;
+    let loss = match targets {
+        Targets::Hard(labels) => cross_entropy(&tape, &logits, labels)?,
+        Targets::Soft(labels, how) => distillation_loss(&tape, &logits, labels, how.temperature)?,
+    };
     let value = loss.scalar()?;
     if value.is_finite() {
         optimizer.step(&tape.backward(&loss)?)?;
@@ -204,28 +260,4 @@ fn test(trial: &Trial, network: &ConvNet, console: &Console) -> Result<(Vec<(u32
 /// The index of the largest value, the first of equals.
 fn argmax(values: &[f32]) -> usize {
     (1..values.len()).fold(0, |best, i| if values[i] > values[best] { i } else { best })
-}
-
-/// The normalized value of each of 256 levels in each of three channels.
-pub struct PixelTable([[f32; 256]; 3]);
-
-impl PixelTable {
-    pub fn new(normalization: Normalization) -> Self {
-        let Normalization { mean, std } = normalization;
-        let value = |c: usize, level: usize| (level as f32 / 255.0 - mean[c]) / std[c];
-        PixelTable(std::array::from_fn(|c| std::array::from_fn(|level| value(c, level))))
-    }
-
-    /// The images of `set` at `indices`, normalized: (indices.len(), size, size, 3).
-    pub fn batch(&self, set: &ImageSet, indices: &[u32]) -> Vec<f32> {
-        let mut out = vec![0.0; indices.len() * set.image_len()];
-        out.par_chunks_mut(set.image_len()).zip(indices).for_each(|(out, &i)| {
-            for (out, pixel) in out.chunks_exact_mut(3).zip(set.image(i as usize).chunks_exact(3)) {
-                for c in 0..3 {
-                    out[c] = self.0[c][usize::from(pixel[c])];
-                }
-            }
-        });
-        out
-    }
 }

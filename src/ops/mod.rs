@@ -15,5 +15,5 @@ pub use attention::attention;
 pub use conv::{Convolution, Input, Norm, conv2d, linear};
 pub use cpu::norm::Activation;
 pub use elementwise::{add, concat, embedding, gaussian_sample, reshape, silu, weighted_sum};
-pub use losses::{cross_entropy, gaussian_kl, squared_error};
+pub use losses::{cross_entropy, distillation_loss, gaussian_kl, squared_error};
 pub use tape::{Gradients, Tape, Value};

@@ -219,6 +219,20 @@ pub fn cross_entropy(logits: &[f64], classes: usize, labels: &[u16]) -> f64 {
     sum / labels.len() as f64
 }
 
+/// `logits` and `probabilities` (B, classes): temperature^2 KL(q || softmax(logits / temperature)) with q the probabilities
+/// to the power of 1 / temperature, made to sum to 1; the mean over B.
+pub fn distillation_loss(logits: &[f64], classes: usize, probabilities: &[f64], temperature: f64) -> f64 {
+    let mut sum = 0.0;
+    for (z, p) in logits.chunks(classes).zip(probabilities.chunks(classes)) {
+        let softened: Vec<f64> = p.iter().map(|p| p.powf(1.0 / temperature)).collect();
+        let (total, partition) = (softened.iter().sum::<f64>(), z.iter().map(|z| (z / temperature).exp()).sum::<f64>());
+        for (q, z) in softened.iter().zip(z).filter(|(q, _)| **q > 0.0) {
+            sum += q / total * ((q / total).ln() - (z / temperature).exp().ln() + partition.ln());
+        }
+    }
+    temperature * temperature * sum / (logits.len() / classes) as f64
+}
+
 /// `prediction` and `target` (B, ...), `weights` (B): the mean over all elements.
 pub fn squared_error(prediction: &[f64], target: &[f64], weights: &[f64]) -> f64 {
     let image = prediction.len() / weights.len();

@@ -4,6 +4,7 @@ mod documents;
 mod errors;
 mod exchange;
 mod folder;
+mod judge;
 mod listings;
 mod report;
 mod resume;

@@ -174,16 +174,22 @@ fn a_stopped_evaluation_uses_its_finished_students() {
     };
     place.ok(&eval("a", 3));
     let folder = |copy: &str| place.path(copy).join("eval/set-convnet-quick--changed--epochs-2-seed0");
-    let child_folder = "b/eval/set-convnet-quick--changed--epochs-2-seed0";
-    let mut child = started(&place, &eval("b", 3), child_folder, "run-", 1);
+    // The copies are the same, and so are the names of their students' folders.
+    let students = fs::read_dir(place.path("a/eval/students")).unwrap().next().unwrap().unwrap().file_name();
+    let students = format!("b/eval/students/{}", students.to_str().unwrap());
+    let mut child = started(&place, &eval("b", 3), &students, "run-", 1);
     let error = place.fails(1, &eval("b", 3));
     assert!(error.contains("another process"), "{error}");
     signal(&child, "KILL");
     child.wait().unwrap();
-    let first = fs::read(folder("b").join("run-00.json")).unwrap();
+    let first = fs::read(place.path(&students).join("run-00.json")).unwrap();
     place.ok(&eval("b", 1));
     place.ok(&eval("b", 3));
-    assert_eq!(fs::read(folder("b").join("run-00.json")).unwrap(), first, "the first student was trained twice");
+    assert_eq!(
+        fs::read(place.path(&students).join("run-00.json")).unwrap(),
+        first,
+        "the first student was trained twice"
+    );
 
     let metrics = |copy: &str| fs::read_to_string(folder(copy).join("metrics.jsonl")).unwrap();
     assert_eq!(metrics("a"), metrics("b"));

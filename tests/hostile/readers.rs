@@ -11,7 +11,7 @@ use distill::checksums::{Checksums, sha256};
 use distill::config::{Layers, Override};
 use distill::data::fetch::{Limits, unpack};
 use distill::data::{Class, Dataset, ImageSet, Split, load};
-use distill::distilled::{DistilledSet, Provenance};
+use distill::distilled::{DistilledSet, Provenance, SoftLabels};
 use distill::error::Result;
 use distill::formats::{Format, Pixels, Reading, export, import};
 use distill::progress::{Console, Verbosity};
@@ -166,7 +166,10 @@ fn tensor_files() -> Vec<Vec<u8>> {
     let root = tempdir().unwrap();
     let folder = root.path().join("set");
     small_set().write(&folder, false).unwrap();
-    vec![fs::read(folder.join("distilled.safetensors")).unwrap()]
+    let hard = fs::read(folder.join("distilled.safetensors")).unwrap();
+    let soft_labels = Some(SoftLabels { values: Arc::new(vec![0.75, 0.25, 0.5, 0.5]), views: 1 });
+    DistilledSet { soft_labels, ..small_set() }.write(&folder, true).unwrap();
+    vec![hard, fs::read(folder.join("distilled.safetensors")).unwrap()]
 }
 
 fn pt(bytes: &[u8], place: &Path) -> Result<()> {
@@ -202,7 +205,8 @@ fn webdataset_files() -> Vec<Vec<u8>> {
 fn imported(bytes: &[u8], path: &Path, format: Format) -> Result<()> {
     fs::write(path, bytes).unwrap();
     let dataset: Dataset = "folder:/birds".parse().unwrap();
-    let read = |pixels| import(path, &Reading { dataset: dataset.clone(), format, pixels, labels: None }, |_| Ok(None));
+    let reading = |pixels| Reading { dataset: dataset.clone(), format, pixels, labels: None, exact: true };
+    let read = |pixels| import(path, &reading(pixels), |_| Ok(None));
     let set = read(None).or_else(|_| read(Some(Pixels::Unit)))?.set;
     consistent(&set.images);
     Ok(())

@@ -1,0 +1,190 @@
+//! A protocol, ready for any set and any student.
+
+use std::fs::{self, File};
+use std::io::Write;
+use std::path::PathBuf;
+
+use super::selected::selected;
+use super::subject::{Source, Subject};
+use crate::cli::{Common, EvalSplit, Judging};
+use crate::commands::sample::load_vae;
+use crate::commands::{fetch, import, to_json};
+use crate::data::{ImageSet, Split};
+use crate::distilled::DistilledSet;
+use crate::error::{AtPath, Error, Result};
+use crate::eval::{Evaluation, FinishedRuns, Origin, Protocol, StudentKind, TrainingSet, Trial, evaluate};
+use crate::formats::{self, Reading};
+use crate::fs::{lock, make_folder, write_atomic};
+use crate::progress::Console;
+use crate::stages::reconstruct;
+
+pub struct Judge<'a> {
+    pub protocol: Protocol,
+    /// The protocol's name before the number of runs was changed: with another number the same students are used.
+    recipe: String,
+    split: EvalSplit,
+    pub seed: u64,
+    common: &'a Common,
+}
+
+/// The images of an evaluation.
+pub struct Material {
+    train: TrainingSet,
+    test: ImageSet,
+}
+
+impl<'a> Judge<'a> {
+    pub fn new(args: &Judging, default_protocol: &str, common: &'a Common) -> Result<Self> {
+        let named = Protocol::of(args.protocol.as_deref().unwrap_or(default_protocol))?;
+        let recipe = args.epochs.map_or(Ok(named.clone()), |epochs| named.clone().with_epochs(epochs))?.name;
+        let mut protocol = named;
+        if let Some(runs) = args.runs {
+            protocol = protocol.with_runs(runs)?;
+        }
+        if let Some(epochs) = args.epochs {
+            protocol = protocol.with_epochs(epochs)?;
+        }
+        common.device.open()?;
+        let seed = common.seed.unwrap_or(0);
+        Ok(Judge { protocol, recipe, split: args.split, seed, common })
+    }
+
+    /// The folder of a set's results.
+    pub fn output(&self, subject: &Subject, student: StudentKind) -> PathBuf {
+        subject.folder.join(format!("{}-{}-{}", subject.stem(), student.as_str(), self.suffix()))
+    }
+
+    /// The end of a result's name: the protocol, the split and the seed.
+    pub fn suffix(&self) -> String {
+        let protocol: String = self.recipe.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).collect();
+        let heldout = if self.split == EvalSplit::Heldout { "-heldout" } else { "" };
+        format!("{}{heldout}-seed{}", protocol.trim_end_matches('-'), self.seed)
+    }
+
+    /// "test" or "heldout".
+    pub fn split(&self) -> &'static str {
+        if self.split == EvalSplit::Test { "test" } else { "heldout" }
+    }
+
+    /// Reads or makes the images of an evaluation.
+    pub fn load(&self, subject: &Subject, console: &Console) -> Result<Material> {
+        if subject.is_learned() && self.split == EvalSplit::Heldout && !subject.config.train.hold_out {
+            console.warn("the model has seen the held-out images; train one with --set train.hold_out=true");
+        }
+        let size = subject.config.image_size;
+        match &subject.source {
+            Source::Distilled(path) => {
+                let (_, test) = self.real(subject, size, false, console)?;
+                let DistilledSet { images, soft_labels, .. } = DistilledSet::read(path)?;
+                let train = TrainingSet::new(images, None, soft_labels, subject.config.dataset.normalization());
+                Ok(Material { train, test })
+            }
+            Source::File(path, reading) => {
+                let reading = Reading { exact: true, ..import::reading(path, &subject.config.dataset, reading)? };
+                self.file(subject, path, &reading, console)
+            }
+            _ => {
+                let (train, test) = self.real(subject, size, true, console)?;
+                Ok(Material { train: self.real_images(subject, train, console)?.into(), test })
+            }
+        }
+    }
+
+    /// The images of another program's file, as exact as they are there.
+    fn file(
+        &self,
+        subject: &Subject,
+        path: &std::path::Path,
+        reading: &Reading,
+        console: &Console,
+    ) -> Result<Material> {
+        let mut test = None;
+        let imported = formats::import(path, reading, |size| {
+            let (_, real) = self.real(subject, size, false, console)?;
+            let classes = real.classes.to_vec();
+            test = Some(real);
+            Ok(Some(classes))
+        })?;
+        imported.warnings.iter().for_each(|warning| console.warn(warning));
+        let DistilledSet { images, soft_labels, .. } = imported.set;
+        let normalization = subject.config.dataset.normalization();
+        let train = TrainingSet::new(images, imported.exact, soft_labels, normalization);
+        if train.is_exact() {
+            console.info("students train on the file's own values, not on bytes");
+        }
+        let test = test.ok_or_else(|| Error::Failed(format!("{}: its images have no size", path.display())))?;
+        Ok(Material { train, test })
+    }
+
+    /// (what may be drawn from, the test images) of the data set; the former is empty unless it is needed.
+    fn real(&self, subject: &Subject, size: usize, needed: bool, console: &Console) -> Result<(ImageSet, ImageSet)> {
+        let load = |split| fetch::load(&subject.config.dataset, split, size, self.common, console);
+        Ok(match self.split {
+            EvalSplit::Heldout => load(Split::Train)?.hold_out(),
+            EvalSplit::Test => {
+                let test = load(Split::Test)?;
+                (if needed { load(Split::Train)? } else { test.subset(&[]) }, test)
+            }
+        })
+    }
+
+    /// The images of a baseline, given the real ones that they may be drawn from.
+    fn real_images(&self, subject: &Subject, real: ImageSet, console: &Console) -> Result<ImageSet> {
+        match &subject.source {
+            Source::RandomReal(ipc) => real.random_per_class(*ipc as usize, self.seed),
+            Source::Selected(selection, ipc, teacher) => {
+                Ok(real.subset(&selected(*selection, *ipc as usize, teacher, &real)?))
+            }
+            Source::Reconstructed(ipc, run) => {
+                let device = self.common.device.open()?;
+                let (vae, _) = load_vae(run, &device)?;
+                let images = real.random_per_class(*ipc as usize, self.seed)?;
+                Ok(ImageSet { pixels: reconstruct(&vae, &images, &device, console)?, ..images })
+            }
+            Source::Real | Source::Distilled(_) | Source::File(..) => Ok(real),
+        }
+    }
+
+    /// Judges one set with one student and writes eval.json and metrics.jsonl.
+    pub fn judge(
+        &self,
+        subject: &Subject,
+        student: StudentKind,
+        material: &Material,
+        console: &Console,
+    ) -> Result<Evaluation> {
+        let Material { train, test } = material;
+        let normalization = subject.config.dataset.normalization();
+        let trial = Trial { student, protocol: &self.protocol, train, test, normalization, seed: self.seed };
+        let split = self.split().to_string();
+        let origin = Origin { dataset: subject.config.dataset.to_string(), on: subject.name(), split };
+        let output = self.output(subject, student);
+        make_folder(&output)?;
+        let _lock = lock(&output.join(".lock"), "is evaluating into this folder")?;
+        let students = FinishedRuns::open(&self.common.out.join("eval/students"), &trial)?;
+        let path = output.join("metrics.partial.jsonl");
+        let mut metrics = File::create(&path).at(&path)?;
+        console.info(format!(
+            "{} on {} ({} images), protocol {}, tested on {} {} images",
+            student.as_str(),
+            origin.on,
+            train.images.len(),
+            self.protocol.name,
+            test.len(),
+            origin.split
+        ));
+        if train.soft_labels.is_some() && self.protocol.soft_labels.is_none() {
+            console.info("the set's soft labels are left aside: this protocol learns each image's class");
+        }
+        let result = evaluate(&trial, &origin, Some(&students), console, &mut |epoch| {
+            let line = serde_json::to_string(epoch).map_err(|e| Error::Failed(e.to_string()))?;
+            writeln!(metrics, "{line}").at(&path)
+        })?;
+        let finished = output.join("metrics.jsonl");
+        metrics.sync_all().at(&path)?;
+        fs::rename(&path, &finished).at(&finished)?;
+        write_atomic(&output.join("eval.json"), to_json(&result)?.as_bytes())?;
+        console.info(format!("wrote {}", output.join("eval.json").display()));
+        Ok(result)
+    }
+}
