@@ -323,7 +323,8 @@ fn values_that_cannot_be_what_was_said() {
         archive(&[("images.npy", &images), ("labels.npy", &labels)])
     };
     let part = |i: usize| i as f32 / 299.0;
-    let cases: [(&dyn Fn(usize) -> f32, Pixels, &str); 7] = [
+    type Case<'a> = (&'a dyn Fn(usize) -> f32, Pixels, &'a str);
+    let cases: [Case; 7] = [
         (&|i| 255.0 * part(i), Pixels::Unit, "outside of what a pixel"),
         // Few enough are bright, but too bright.
         (&|i| if i < 20 { 255.0 } else { 0.0 }, Pixels::Unit, "times the range of a pixel"),
