@@ -14,7 +14,7 @@ use crate::eval::{Protocol, StudentKind};
 /// Options of judging.
 #[derive(Args, Clone, Debug)]
 pub struct Judging {
-    /// Network that is trained on the set; several, or all of them, give a table
+    /// Network that is trained on the set; several, or all: with --compare, a table of students and sets
     #[arg(long, value_name = "NAME,...", value_delimiter = ',', default_value = "convnet", value_parser = students())]
     student: Vec<String>,
     /// Recipe of training and testing, by its name or as a TOML file of your own [default: the run's eval.protocol]

@@ -27,7 +27,7 @@ pub use listing::{Listing, Provenance};
 pub use names::FileNames;
 pub use place::{Staging, check_place};
 pub use soft::SoftLabels;
-pub use tensor_file::Reader;
+pub use tensor_file::{Reader, is_foreign, safetensors_header};
 
 use crate::data::ImageSet;
 use crate::error::{AtPath, Result};

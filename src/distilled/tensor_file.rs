@@ -135,7 +135,7 @@ impl Reader {
         let length = file.get_ref().metadata().at(path)?.len();
         let refuse =
             |what: String| Error::Failed(format!("{}: {what}; make it again with distill sample", path.display()));
-        let (metadata, start) = read_metadata(&mut file, length)
+        let (metadata, start) = safetensors_header(&mut file, length)
             .map_err(|what| refuse(format!("not a whole safetensors file ({what})")))?;
         let header = read_header(&metadata, path, &refuse)?;
         let tensor = |name: &str, dtype| match metadata.info(name) {
@@ -209,8 +209,19 @@ impl Reader {
     }
 }
 
-/// The safetensors header of a file of `length` bytes, and where the tensors begin.
-fn read_metadata(file: &mut impl Read, length: u64) -> std::result::Result<(Metadata, u64), String> {
+/// Whether the file at `path` is a whole safetensors file, but of another program.
+pub fn is_foreign(path: &Path) -> bool {
+    let header = || {
+        let mut file = File::open(path).ok()?;
+        let length = file.metadata().ok()?.len();
+        safetensors_header(&mut file, length).ok()
+    };
+    header().is_some_and(|(header, _)| header.metadata().as_ref().is_none_or(|texts| !texts.contains_key(KEY)))
+}
+
+/// The safetensors header of a file of `length` bytes, and where the tensors begin. It is checked: each tensor has the bytes
+/// of its shape, and all of them fill the file. Errors are sentences.
+pub fn safetensors_header(file: &mut impl Read, length: u64) -> std::result::Result<(Metadata, u64), String> {
     let mut size = [0; 8];
     file.read_exact(&mut size).map_err(|_| format!("it has {length} bytes"))?;
     let size = u64::from_le_bytes(size);

@@ -42,6 +42,10 @@ fn the_same_images_are_judged_alike_from_every_kind_of_file() {
         assert_eq!(found["on"], path);
         assert_eq!(students(&place), 1, "{format}: the student that there was is used again");
     }
+    // A set's own file, read as another program's.
+    let copy =
+        "eval --on runs/tiny/distilled/mine/distilled.safetensors --format safetensors --dataset shapes --epochs 1";
+    assert_eq!(place.json(copy)["train_sha256"], own["train_sha256"]);
     let unsaid = place.fails(1, "eval --on runs/exports/mine/shapes.pt --dataset shapes");
     assert!(unsaid.contains("--pixels"), "{unsaid}");
     let untrue = place.fails(1, "eval --on runs/exports/mine/shapes.pt --dataset shapes --pixels unit");
@@ -105,6 +109,9 @@ fn a_comparison_is_one_table() {
     // What full data reached is in later tables without being asked for.
     assert_eq!(row(&place.json(compare), "distilled")["gap"].as_f64().unwrap(), gap);
 
+    let plan = place.json(&format!("{compare} --dry-run"));
+    assert_eq!((plan["ipc"].as_u64(), plan["outputs"].as_array().unwrap().len()), (Some(1), 3));
+    assert_eq!(plan["table"], format!("{name}.json"));
     for (args, words) in [
         (format!("{compare} --rows herding"), "distill teacher"),
         ("eval --compare --ipc 7 --rows distilled".into(), "with 7 images a class"),

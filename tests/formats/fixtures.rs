@@ -120,6 +120,21 @@ fn soft(label: u16) -> Vec<f32> {
 }
 
 #[test]
+fn tensors_by_name() {
+    let path = fixture("tensors.safetensors");
+    let set = read(&path, Format::guess(&path).unwrap(), Some(Pixels::Unit)).unwrap().set;
+    assert_eq!((set.images.pixels, set.images.labels), (pixels(0..6), LABELS.to_vec()));
+    let root = tempfile::tempdir().unwrap();
+    let renamed = root.path().join("other.safetensors");
+    let mut bytes = fs::read(&path).unwrap();
+    let at = bytes.windows(8).position(|bytes| bytes == b"\"images\"").unwrap();
+    bytes[at..at + 8].copy_from_slice(b"\"pixels\"");
+    fs::write(&renamed, bytes).unwrap();
+    let message = refusal(read(&renamed, Format::Safetensors, Some(Pixels::Unit)));
+    assert!(message.contains("it has extra, labels, pixels"), "{message}");
+}
+
+#[test]
 fn soft_labels_alone_give_each_image_its_likeliest_class() {
     let back = read(&fixture("soft.pt"), Format::Pt, Some(Pixels::Unit)).unwrap().set;
     let reversed: Vec<u8> = [1, 0, 3, 2, 5, 4].into_iter().flat_map(|i| pixels(i..i + 1)).collect();

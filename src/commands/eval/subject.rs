@@ -80,7 +80,7 @@ impl Subject {
         if args.ipc.is_some() && !args.compare {
             usage!("--ipc: a distilled set is judged whole; sample another with `distill sample --ipc N`");
         }
-        let is_tensor_file = path.extension().is_some_and(|e| e == "safetensors");
+        let is_tensor_file = path.extension().is_some_and(|e| e == "safetensors") && !distilled::is_foreign(path);
         if path.exists() && !is_tensor_file && !path.join(TENSOR_FILE).is_file() || args.reading.format.is_some() {
             return Self::baseline(Source::File(path.into(), args.reading.clone()), args);
         }

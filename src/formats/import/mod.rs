@@ -7,6 +7,7 @@ mod npz;
 mod parquet;
 mod pickle;
 mod pt;
+mod safetensors;
 mod tensor;
 mod webdataset;
 mod zip;
@@ -79,6 +80,7 @@ pub fn import(
     let found = match reading.format {
         Format::Pt | Format::Challenge => pt::read(path, reading),
         Format::Npz => npz::read(path, reading),
+        Format::Safetensors => safetensors::read(path, reading),
         Format::Parquet => parquet::read(path, own_size),
         Format::Webdataset => webdataset::read(path, own_size),
         Format::Imagefolder => imagefolder::read(path, own_size),
@@ -134,6 +136,7 @@ impl Format {
         match path.extension().and_then(|e| e.to_str()) {
             Some("pt" | "pth") => Ok(Format::Pt),
             Some("npz") => Ok(Format::Npz),
+            Some("safetensors") => Ok(Format::Safetensors),
             Some("parquet") => Ok(Format::Parquet),
             Some("tar") => Ok(Format::Webdataset),
             _ => usage!("{}: its name does not say what it is; name it with --format", path.display()),
