@@ -1,7 +1,7 @@
 //! `distill eval --compare`: a distilled set beside real images, all under one protocol, in one table.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
@@ -108,7 +108,7 @@ pub fn run(args: &EvalArgs, console: &Console) -> Result<()> {
     if args.common.json { print(&to_json(&comparison)?) } else { print(table::text(&comparison).trim_end()) }
 }
 
-fn file_name(path: &std::path::Path) -> String {
+fn file_name(path: &Path) -> String {
     path.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned())
 }
 
@@ -245,7 +245,7 @@ impl Plan {
     /// What `--dry-run` shows.
     fn print<'a>(
         &self,
-        output: &std::path::Path,
+        output: &Path,
         judge: &dyn Fn(RowKind) -> &'a Judge<'a>,
         students: &[StudentKind],
         args: &EvalArgs,
@@ -269,7 +269,7 @@ impl Plan {
 /// The distilled set to compare, and its images a class where that is known before it is read: the one that was named, or
 /// the newest with as many images a class as were asked for.
 fn distilled(args: &EvalArgs) -> Result<(Subject, Option<u32>)> {
-    let ipc_of = |path: &std::path::Path| distilled::open(path).map(|set| set.listing.ipc() as u32);
+    let ipc_of = |path: &Path| distilled::open(path).map(|set| set.listing.ipc() as u32);
     if let Some(named) = &args.on {
         let subject = Subject::of(args)?;
         let ipc = match &subject.source {

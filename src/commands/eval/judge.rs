@@ -2,7 +2,7 @@
 
 use std::fs::{self, File};
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::selected::selected;
 use super::subject::{Source, Subject};
@@ -91,13 +91,7 @@ impl<'a> Judge<'a> {
     }
 
     /// The images of another program's file, as exact as they are there.
-    fn file(
-        &self,
-        subject: &Subject,
-        path: &std::path::Path,
-        reading: &Reading,
-        console: &Console,
-    ) -> Result<Material> {
+    fn file(&self, subject: &Subject, path: &Path, reading: &Reading, console: &Console) -> Result<Material> {
         let mut test = None;
         let imported = formats::import(path, reading, |size| {
             let (_, real) = self.real(subject, size, false, console)?;

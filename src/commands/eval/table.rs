@@ -77,3 +77,62 @@ fn spread(line: &Line) -> String {
     let std = line.result.accuracy_std.map_or(String::new(), |std| format!(" +- {std:.2}"));
     format!("{:.2}{std}", line.result.accuracy_mean)
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::environment::Environment;
+    use crate::eval::Protocol;
+
+    fn line(row: &'static str, student: &str, mean: f64, gap: Option<f64>, gain: Option<f64>) -> Line {
+        let protocol = Protocol::named(if row == "real" { "steps" } else { "quick" }).unwrap();
+        let result = json!({
+            "student": student, "protocol": protocol.name, "dataset": "shapes", "ipc": 1, "accuracy_mean": mean,
+            "accuracy_std": 0.5, "runs": [mean, mean], "on": row, "split": "test", "images": 10, "test_images": 5,
+            "seed": 0, "per_class": [], "seconds": 1.0, "environment": Environment::of(&candle_core::Device::Cpu),
+            "protocol_settings": protocol, "protocol_sha256": "", "labels": "hard", "train_sha256": "", "test_sha256": "",
+        });
+        let result = serde_json::from_value(result).unwrap();
+        Line { row, student: student.into(), gap, gain, file: "eval.json".into(), result }
+    }
+
+    fn comparison(rows: Vec<Line>) -> Comparison {
+        let (dataset, protocol, split) = ("shapes".into(), "quick".into(), "test".into());
+        Comparison { dataset, ipc: 1, protocol, split, seed: 0, rows }
+    }
+
+    #[test]
+    fn one_student_has_a_row_for_each_set() {
+        let rows = vec![
+            line("random-real", "convnet", 20.0, Some(30.0), Some(0.0)),
+            line("distilled", "convnet", 15.5, Some(34.5), Some(-4.5)),
+            line("real", "convnet", 50.0, Some(0.0), Some(30.0)),
+        ];
+        let expected = "\
+            trained on   images   mean   std  gap to full data  gain over random-real\n\
+            random-real      10  20.00  0.50             30.00                      -\n\
+            distilled        10  15.50  0.50             34.50                  -4.50\n\
+            real             10  50.00  0.50              0.00                 +30.00\n\
+            accuracy in % on shapes test, 1 images a class, protocol quick, real under steps, seed 0\n";
+        assert_eq!(text(&comparison(rows)), expected);
+    }
+
+    #[test]
+    fn several_students_have_a_row_each_and_sets_a_column() {
+        let rows = vec![
+            line("random-real", "convnet", 20.0, None, None),
+            line("random-real", "mlp", 10.0, None, None),
+            line("distilled", "convnet", 21.0, None, None),
+            line("distilled", "mlp", 9.0, None, None),
+        ];
+        let expected = "\
+            | student | random-real | distilled |\n\
+            | --- | ---: | ---: |\n\
+            | convnet | 20.00 +- 0.50 | 21.00 +- 0.50 |\n\
+            | mlp | 10.00 +- 0.50 | 9.00 +- 0.50 |\n\n\
+            accuracy in % on shapes test, 1 images a class, protocol quick, seed 0\n";
+        assert_eq!(markdown(&comparison(rows)), expected);
+    }
+}

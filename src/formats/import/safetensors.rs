@@ -22,7 +22,7 @@ pub fn read(path: &Path, reading: &Reading) -> Result<Found> {
         .map_err(|what| refuse(format!("not a whole safetensors file ({what}); get the file again")))?;
     let find = |keys: &[&str]| keys.iter().find_map(|key| header.info(key));
     let Some(images) = find(&IMAGES) else {
-        let mut names: Vec<String> = header.tensors().into_keys().collect();
+        let mut names = header.offset_keys();
         names.sort();
         fail!("{}: expected a tensor \"images\" or \"data\"; it has {}", path.display(), names.join(", "));
     };
