@@ -7,7 +7,9 @@ use std::time::Instant;
 use rand::RngCore;
 use serde::{Deserialize, Serialize};
 
-use super::{Augmentation, EpochMetrics, Mistakes, Optimizer, PixelTable, Protocol, Schedule, SoftTargets, Trial, view};
+use super::{
+    Augmentation, EpochMetrics, Mistakes, Optimizer, PixelTable, Protocol, Schedule, SoftTargets, Trial, view,
+};
 use crate::data::ImageSet;
 use crate::error::{Error, Result};
 use crate::models::students::{ConvNet, ConvNetConfig};

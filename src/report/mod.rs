@@ -22,7 +22,7 @@ use crate::distilled::{self, TENSOR_FILE};
 use crate::error::{Error, Result};
 use crate::fail;
 use crate::fs::folder_of;
-use crate::run_dir::RunDir;
+use crate::run_dir::{RunDir, distilled_sets};
 use curves::{Figure, Metrics};
 use facts::{Fact, Known};
 use pictures::ClassRow;
@@ -149,7 +149,7 @@ fn best(results: &[Evaluation], vae: &Metrics, unet: &Metrics) -> Vec<Fact> {
 
 /// The images of the newest distilled set.
 fn samples(run: &RunDir, problems: &mut Problems) -> Option<Samples> {
-    let folder = problems.note(run.newest_distilled())??;
+    let folder = problems.note(distilled_sets(&run.root).map(|sets| sets.into_iter().next()))??;
     let reader = problems.note(distilled::open(&folder.join(TENSOR_FILE)))?;
     let listing = &reader.listing;
     let classes = listing.images_per_class().iter().filter(|&&n| n > 0).count();

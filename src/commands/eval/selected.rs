@@ -48,9 +48,10 @@ pub fn teacher(args: &EvalArgs) -> Result<PathBuf> {
 }
 
 /// The indices of `ipc` images of each class of `real`, chosen in the features of the teacher in a folder.
-// MERGE: the one place that needs `crate::eval::Teacher` and `crate::eval::select`:
+// MERGE: the one place that needs `crate::eval::Teacher`:
 //     let features = Teacher::open(teacher)?.features(real, console)?;
-//     Ok(match selection { KCenter => select::k_center, Herding => select::herding }(&features, &real.by_class(), ipc))
+//     let choose = match selection { KCenter => select::k_center, Herding => select::herding };
+//     choose(&features, &real.by_class(), ipc)
 pub fn selected(selection: Selection, ipc: usize, teacher: &Path, real: &ImageSet) -> Result<Vec<usize>> {
     let _ = (ipc, real);
     fail!("{}: this build cannot read teachers, which {} needs", teacher.display(), selection.as_str())
