@@ -1,4 +1,4 @@
-"""Writes tests/fixtures/eval_{augment,convnet}.safetensors: PyTorch's answers for tests/eval.
+"""Writes tests/fixtures/eval_{augment,convnet,students}.safetensors: PyTorch's answers for tests/eval.
 
 Needs torch, numpy and safetensors. From the repository's root: python3 scripts/make_eval_fixtures.py
 
@@ -12,6 +12,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from fixtures.networks import ConvNet, ours
+from fixtures.students import FULL, STUDENTS
 from safetensors.numpy import save_file
 
 MEAN = torch.tensor([0.5071, 0.4866, 0.4409]).view(1, 3, 1, 1)
@@ -193,11 +194,69 @@ def convnet_fixture(rng):
     return tensors
 
 
+def hashed(n, salt):
+    """n values in [-1, 1) that tests/eval/architectures.rs computes as well, so that no weights need be stored."""
+    x = (np.arange(n, dtype=np.uint64) * 2654435761 + salt * 40503 + 12345) % 2**32
+    x = ((x ^ (x >> 15)) * 2246822519) % 2**32
+    x = ((x ^ (x >> 13)) * 3266489917) % 2**32
+    return (((x ^ (x >> 16)) >> 8).astype(np.float64) / 2**23 - 1).astype(np.float32)
+
+
+def set_hashed(network):
+    """Sets every parameter, in the order of names, from hashes in our layout; norms' factors are near 1."""
+    with torch.no_grad():
+        for salt, (name, p) in enumerate(sorted(network.named_parameters())):
+            values = torch.from_numpy(hashed(p.numel(), salt))
+            if p.dim() == 1:
+                values = 0.2 * values + float("norm" in name and name.endswith("weight"))
+            elif name == "positions":
+                values = 0.2 * values
+            else:
+                values = values * (3 / p[0].numel()) ** 0.5
+            if p.dim() == 4:
+                o, i, h, w = p.shape
+                values = values.view(o, h, w, i).permute(0, 3, 1, 2)
+            p.copy_(values.view(p.shape))
+
+
+def students_fixture(rng):
+    """For each student: logits, gradients as their norms and their products with hashes, and the losses of four updates of
+    the same images. The numbers of parameters of the full sizes."""
+    images, labels = random_images(rng, 4, 32), torch.tensor([0, 3, 1, 4])
+    x = normalized(images)
+    tensors = {"images": images, "labels": labels.numpy().astype(np.uint8)}
+    for name, (network, sizes) in STUDENTS.items():
+        network = network(32, 5, **sizes)
+        set_hashed(network)
+        optimizer = torch.optim.SGD(network.parameters(), lr=0.02, momentum=0.9, weight_decay=5e-4)
+        losses = []
+        for step in range(4):
+            logits = network(x)
+            loss = F.cross_entropy(logits, labels)
+            optimizer.zero_grad()
+            loss.backward()
+            if step == 0:
+                tensors[f"{name}.logits"] = logits.detach()
+                found = sorted(ours({n: p.grad for n, p in network.named_parameters()}).items())
+                gradients = [g.double().flatten() for _, g in found]
+                hashes = [torch.from_numpy(hashed(len(g), 1000 + i)).double() for i, g in enumerate(gradients)]
+                sums = [[g.norm(), g @ h] for g, h in zip(gradients, hashes)]
+                tensors[f"{name}.gradients"] = torch.tensor(sums).float()
+            optimizer.step()
+            losses.append(loss.item())
+        tensors[f"{name}.losses"] = np.float32(losses)
+    for name, network in FULL.items():
+        tensors[f"{name}.count"] = np.int64([sum(p.numel() for p in network(32, 10).parameters())])
+    return tensors
+
+
 def main():
     torch.manual_seed(0)
     torch.set_num_threads(1)
     rng = np.random.default_rng(0)
-    for name, tensors in [("augment", augment_fixture(rng)), ("convnet", convnet_fixture(rng))]:
+    fixtures = [("augment", augment_fixture), ("convnet", convnet_fixture), ("students", students_fixture)]
+    for name, make in fixtures:
+        tensors = make(rng)
         arrays = {k: np.ascontiguousarray(v.numpy() if torch.is_tensor(v) else v) for k, v in tensors.items()}
         save_file(arrays, f"tests/fixtures/eval_{name}.safetensors")
 

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser, ValueParser};
+use clap::builder::{PossibleValue, TypedValueParser, ValueParser};
 use clap::{Args, ValueEnum, ValueHint};
 
 use super::common::datasets;
@@ -15,7 +15,7 @@ use crate::eval::{Protocol, StudentKind};
 #[derive(Args, Clone, Debug)]
 pub struct Judging {
     /// Network that is trained on the set; several, or all: with --compare, a table of students and sets
-    #[arg(long, value_name = "NAME,...", value_delimiter = ',', default_value = "convnet", value_parser = students())]
+    #[arg(long, value_name = "NAME,...", value_delimiter = ',', default_value = "convnet", value_parser = students(true))]
     student: Vec<String>,
     /// Recipe of training and testing, by its name or as a TOML file of your own [default: the run's eval.protocol]
     #[arg(long, value_name = "NAME", value_parser = protocols(), hide_possible_values = true)]
@@ -32,10 +32,14 @@ pub struct Judging {
 }
 
 impl Judging {
-    /// The students that were named, each once, in their order in [`StudentKind::ALL`].
+    /// The students that were named, each once, in the order of their naming.
     pub fn students(&self) -> Vec<StudentKind> {
-        let named = |kind: &StudentKind| self.student.iter().any(|name| name == kind.as_str() || name == ALL);
-        StudentKind::ALL.into_iter().filter(named).collect()
+        let mut students = Vec::new();
+        for name in &self.student {
+            let named = name.parse().map_or_else(|_| StudentKind::ALL.to_vec(), |kind| vec![kind]);
+            students.extend(named.into_iter().filter(|kind| !students.contains(kind)).collect::<Vec<_>>());
+        }
+        students
     }
 }
 
@@ -98,8 +102,36 @@ pub enum RowKind {
     Real,
 }
 
-fn students() -> ValueParser {
-    PossibleValuesParser::new(StudentKind::ALL.map(StudentKind::as_str).into_iter().chain([ALL])).into()
+/// Students by name: plain ones, which shells complete, and those with sizes of their own; with `all` for every one.
+pub(super) fn students(all: bool) -> ValueParser {
+    #[derive(Clone)]
+    struct Students(bool);
+
+    impl TypedValueParser for Students {
+        type Value = String;
+
+        fn parse_ref(
+            &self,
+            command: &clap::Command,
+            arg: Option<&clap::Arg>,
+            value: &std::ffi::OsStr,
+        ) -> Result<String, clap::Error> {
+            let all = self.0;
+            let known = move |text: &str| match all && text == ALL {
+                true => Ok(text.to_string()),
+                false => text.parse::<StudentKind>().map(|kind| kind.to_string()),
+            };
+            known.parse_ref(command, arg, value)
+        }
+
+        fn possible_values(&self) -> Option<Box<dyn Iterator<Item = PossibleValue> + '_>> {
+            let all = self.0.then(|| ALL.to_string());
+            let names = StudentKind::ALL.iter().map(ToString::to_string).chain(all);
+            Some(Box::new(names.map(PossibleValue::new)))
+        }
+    }
+
+    ValueParser::new(Students(all))
 }
 
 /// Protocols: those with a name, which shells complete, and files.

@@ -12,6 +12,7 @@ mod run;
 mod runs;
 mod sample;
 mod shell;
+mod teacher;
 mod train;
 
 pub use bench::BenchArgs;
@@ -26,6 +27,7 @@ pub use run::RunArgs;
 pub use runs::RunsArgs;
 pub use sample::{SampleArgs, Sampling};
 pub use shell::{CompletionsArgs, ManArgs};
+pub use teacher::TeacherArgs;
 pub use train::{Stage, TrainArgs, Training};
 
 use clap::{Parser, Subcommand};
@@ -51,6 +53,8 @@ pub enum Command {
     Sample(SampleArgs),
     /// Train students on a set and test them on real images
     Eval(EvalArgs),
+    /// Train a classifier on the real train split, which then judges and labels other sets
+    Teacher(TeacherArgs),
     /// Train, sample and evaluate, with a summary at the end
     Run(RunArgs),
     /// Show what is in a run, a checkpoint, a weights file or a distilled set
@@ -82,6 +86,7 @@ impl Command {
             Command::Train(args) => Some(&args.common),
             Command::Sample(args) => Some(&args.common),
             Command::Eval(args) => Some(&args.common),
+            Command::Teacher(args) => Some(&args.common),
             Command::Run(args) => Some(&args.common),
             Command::Inspect(args) => Some(&args.common),
             Command::Export(args) => Some(&args.common),

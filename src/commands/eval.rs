@@ -55,7 +55,7 @@ fn dry_run(args: &EvalArgs, subject: &Subject, judge: &Judge, students: &[Studen
     }
     print(&format!(
         "{} on {} ({}), protocol:\n{}\nwrites {}",
-        students.iter().map(|s| s.as_str()).collect::<Vec<_>>().join(", "),
+        students.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "),
         subject.name(),
         subject.config.dataset,
         to_json(protocol)?,

@@ -20,6 +20,7 @@ mod resolve;
 mod run;
 mod runs;
 mod sample;
+mod teacher;
 mod train;
 
 use std::io::Write;
@@ -41,6 +42,7 @@ pub fn run(command: &Command, console: &Console) -> Result<()> {
         Command::Train(args) => train::run(args, console),
         Command::Sample(args) => sample::run(args, console),
         Command::Eval(args) => eval::run(args, console),
+        Command::Teacher(args) => teacher::run(args, console),
         Command::Run(args) => run::run(args, console),
         Command::Inspect(args) => inspect::run(args),
         Command::Export(args) => export::run(args, console),

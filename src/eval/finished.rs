@@ -53,7 +53,7 @@ impl FinishedRuns {
             recipe.retain(|key, _| key != "name" && key != "runs");
         }
         let settings = json!({
-            "format": 2, "environment": Environment::of(&Device::Cpu), "student": trial.student.as_str(), "recipe": recipe,
+            "format": 2, "environment": Environment::of(&Device::Cpu), "student": trial.student.to_string(), "recipe": recipe,
             "normalization": trial.normalization, "seed": trial.seed, "train_sha256": trial.train_sha256(),
             "test_sha256": trial.test.sha256(),
         });

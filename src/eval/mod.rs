@@ -10,6 +10,7 @@ pub mod quality;
 pub mod select;
 mod sgd;
 mod student;
+mod teacher;
 mod training_set;
 
 pub use augment::{Augmentation, Color, view};
@@ -17,9 +18,12 @@ pub use confusion::{Confusion, Mistakes};
 pub use features::Features;
 pub use finished::FinishedRuns;
 pub use optimizer::Optimizer;
-pub use protocol::{ConvNetSize, Depth, Length, OptimizerKind, Plan, Protocol, Schedule, SoftTargets};
-pub use student::{RunResult, StudentKind, Targets, train_and_test, train_step};
+pub use protocol::{ConvNetSizes, Depth, Length, OptimizerKind, Plan, Protocol, Schedule, SoftTargets};
+pub use student::{RunResult, Targets, train_and_test, train_step};
+pub use teacher::{FOLDER as TEACHERS, Recipe, Teacher, TeacherCard, TeacherTask, write_teacher};
 pub use training_set::{PixelTable, TrainingSet};
+
+pub use crate::models::students::StudentKind;
 
 use sgd::Sgd;
 
@@ -158,7 +162,7 @@ pub fn evaluate(
     let runs: Vec<f64> = results.iter().map(|r| r.accuracy).collect();
     let (accuracy_mean, accuracy_std) = mean_and_std(&runs);
     Ok(Evaluation {
-        student: trial.student.as_str().into(),
+        student: trial.student.to_string(),
         protocol: trial.protocol.name.clone(),
         dataset: origin.dataset.clone(),
         ipc: images_per_class(&trial.train.images),

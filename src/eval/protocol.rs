@@ -9,6 +9,7 @@ pub use depth::Depth;
 
 use crate::checksums::sha256;
 use crate::error::{Error, Result};
+use crate::models::students::ConvNetSize;
 use crate::usage;
 
 /// How a student is trained and how often.
@@ -45,7 +46,7 @@ pub struct Protocol {
     pub soft_labels: Option<SoftTargets>,
     /// Students trained, each from its own initialization; the result is their mean.
     pub runs: u32,
-    pub convnet: ConvNetSize,
+    pub convnet: ConvNetSizes,
 }
 
 /// How the learning rate goes on from `lr`.
@@ -93,7 +94,7 @@ pub enum Length {
 /// The size of the ConvNet student.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct ConvNetSize {
+pub struct ConvNetSizes {
     /// Blocks, each of which halves the image.
     pub depth: Depth,
     pub width: usize,
@@ -111,8 +112,14 @@ pub struct Plan {
 impl Protocol {
     /// The recipe for images of `size` x `size` pixels: what depends on the size is decided.
     pub fn at(&self, size: usize) -> Result<Self> {
+        let ConvNetSize { depth, width } = self.convnet_at(size)?;
+        Ok(Protocol { convnet: ConvNetSizes { depth: depth.into(), width }, ..self.clone() })
+    }
+
+    /// The ConvNet for images of `size` x `size` pixels.
+    pub fn convnet_at(&self, size: usize) -> Result<ConvNetSize> {
         let depth = self.convnet.depth.at(size).map_err(|e| Error::Usage(format!("protocol {}: {e}", self.name)))?;
-        Ok(Protocol { convnet: ConvNetSize { depth: depth.into(), ..self.convnet.clone() }, ..self.clone() })
+        Ok(ConvNetSize { depth, width: self.convnet.width })
     }
 
     /// SHA-256 in hex of the protocol as JSON: of all that it says, its name and the number of runs included.

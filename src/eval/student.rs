@@ -1,18 +1,15 @@
 //! One student: built, trained by a protocol and tested once, at the end.
 
 use std::collections::BTreeMap;
-use std::str::FromStr;
 use std::time::Instant;
 
 use rand::RngCore;
 use serde::{Deserialize, Serialize};
 
-use super::{
-    Augmentation, EpochMetrics, Mistakes, Optimizer, PixelTable, Protocol, Schedule, SoftTargets, Trial, view,
-};
+use super::{Augmentation, EpochMetrics, Mistakes, Optimizer, PixelTable, Schedule, SoftTargets, Trial, view};
 use crate::data::ImageSet;
-use crate::error::{Error, Result};
-use crate::models::students::{ConvNet, ConvNetConfig};
+use crate::error::Result;
+use crate::models::students::Classifier;
 use crate::nn::Params;
 use crate::ops::cpu::{Floats, tensor};
 use crate::ops::{Tape, Value, cross_entropy, distillation_loss};
@@ -21,50 +18,7 @@ use crate::rng::Rng;
 use crate::{fail, interrupt};
 
 /// Images a forward pass when testing; the result does not depend on it.
-const TEST_BATCH: usize = 256;
-
-/// The networks that can be a student.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum StudentKind {
-    /// The dataset-condensation benchmark's ConvNet, in the protocol's depth and width.
-    ConvNet,
-}
-
-impl StudentKind {
-    pub const ALL: [StudentKind; 1] = [StudentKind::ConvNet];
-
-    pub fn as_str(self) -> &'static str {
-        match self {
-            StudentKind::ConvNet => "convnet",
-        }
-    }
-
-    fn build(self, protocol: &Protocol, set: &ImageSet, params: &Params) -> Result<ConvNet> {
-        let StudentKind::ConvNet = self;
-        let depth = protocol.convnet.depth.at(set.size).map_err(Error::Usage)?;
-        let width = protocol.convnet.width;
-        if depth >= usize::BITS as usize || set.size >> depth == 0 {
-            fail!(
-                "student convnet: {depth} blocks halve the image {depth} times, but images are {0} x {0} pixels; \
-                 use images of at least {1} pixels",
-                set.size,
-                1u64 << depth.min(63)
-            );
-        }
-        ConvNet::new(ConvNetConfig { depth, width, size: set.size, classes: set.classes.len() }, params.builder())
-    }
-}
-
-impl FromStr for StudentKind {
-    type Err = Error;
-
-    fn from_str(name: &str) -> Result<Self> {
-        Self::ALL.into_iter().find(|kind| kind.as_str() == name).ok_or_else(|| {
-            let known = Self::ALL.map(Self::as_str).join(", ");
-            Error::Usage(format!("--student {name}: unknown student; expected one of {known}"))
-        })
-    }
-}
+pub(super) const TEST_BATCH: usize = 256;
 
 /// What one student reached.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -93,9 +47,9 @@ pub fn train_and_test(
 ) -> Result<RunResult> {
     let start = Instant::now();
     let params = Params::new(Rng::stream(trial.seed, "student-init", run, 0).next_u64(), &candle_core::Device::Cpu);
-    let network = trial.student.build(trial.protocol, &trial.train.images, &params)?;
-    let epochs = train(trial, run, &network, &params, console, metrics)?;
-    let (correct, mistakes) = test(trial, &network, console)?;
+    let network = build(trial, &params)?;
+    let epochs = train(trial, run, network.as_ref(), &params, console, metrics)?;
+    let (correct, mistakes) = test(trial, network.as_ref(), console)?;
     let all = correct.iter().fold((0, 0), |sum, class| (sum.0 + class.0, sum.1 + class.1));
     let percent = |(right, total): (u32, u32)| (total > 0).then(|| 100.0 * f64::from(right) / f64::from(total));
     Ok(RunResult {
@@ -107,11 +61,17 @@ pub fn train_and_test(
     })
 }
 
+/// The trial's student, its parameters in `params`.
+fn build(trial: &Trial, params: &Params) -> Result<Box<dyn Classifier>> {
+    let images = &trial.train.images;
+    trial.student.build(trial.protocol.convnet_at(images.size)?, images.size, images.classes.len(), params.builder())
+}
+
 /// Trains to the end of the protocol.
 fn train(
     trial: &Trial,
     run: u32,
-    network: &ConvNet,
+    network: &dyn Classifier,
     params: &Params,
     console: &Console,
     metrics: &mut dyn FnMut(&EpochMetrics) -> Result<()>,
@@ -121,7 +81,7 @@ fn train(
     let plan = protocol.plan(set.images.len());
     let batches = Batches { trial, run, pixels: PixelTable::new(trial.normalization) };
     let average = Params::new(0, &candle_core::Device::Cpu);
-    trial.student.build(protocol, &set.images, &average)?;
+    build(trial, &average)?;
     let mut optimizer = Optimizer::new(params, &average, protocol)?;
     let mut epochs = Vec::new();
     let mut update = 0;
@@ -207,7 +167,7 @@ pub enum Targets {
 /// One update on normalized pixels (B, size, size, 3); returns the mean loss before it: cross-entropy, or
 /// [`distillation_loss`].
 pub fn train_step(
-    network: &ConvNet,
+    network: &dyn Classifier,
     optimizer: &mut Optimizer,
     batch: Vec<f32>,
     size: usize,
@@ -229,19 +189,18 @@ pub fn train_step(
 }
 
 /// For each class, how many of its test images are classified correctly, and how many there are; and all mistakes.
-fn test(trial: &Trial, network: &ConvNet, console: &Console) -> Result<(Vec<(u32, u32)>, Mistakes)> {
+fn test(trial: &Trial, network: &dyn Classifier, console: &Console) -> Result<(Vec<(u32, u32)>, Mistakes)> {
     let (set, classes) = (trial.test, trial.test.classes.len());
     let pixels = PixelTable::new(trial.normalization);
     let mut correct = vec![(0, 0); classes];
     let mut mistakes = BTreeMap::new();
     let bar: Bar = console.bar("testing", 0, set.len() as u64);
-    let all: Vec<u32> = (0..set.len() as u32).collect();
-    for indices in all.chunks(TEST_BATCH) {
+    for indices in all_batches(set, TEST_BATCH) {
         interrupt::check()?;
         let tape = Tape::inference();
-        let x = tensor(pixels.batch(set, indices), (indices.len(), set.size, set.size, 3))?;
+        let x = tensor(pixels.batch(set, &indices), (indices.len(), set.size, set.size, 3))?;
         let logits = network.forward(&tape, &Value::constant(x))?;
-        for (row, &i) in Floats::of(logits.tensor())?.chunks(classes).zip(indices) {
+        for (row, &i) in Floats::of(logits.tensor())?.chunks(classes).zip(&indices) {
             let label = set.labels[i as usize];
             if !row.iter().all(|v| v.is_finite()) {
                 fail!("test image {i}: the student's logits are not finite; its training went astray, lower the lr");
@@ -259,7 +218,13 @@ fn test(trial: &Trial, network: &ConvNet, console: &Console) -> Result<(Vec<(u32
     Ok((correct, mistakes))
 }
 
+/// All images of a set in their order, `most` at a time.
+pub(super) fn all_batches(set: &ImageSet, most: usize) -> impl Iterator<Item = Vec<u32>> {
+    let count = set.len() as u32;
+    (0..count).step_by(most).map(move |first| (first..(first + most as u32).min(count)).collect())
+}
+
 /// The index of the largest value, the first of equals.
-fn argmax(values: &[f32]) -> usize {
+pub(super) fn argmax(values: &[f32]) -> usize {
     (1..values.len()).fold(0, |best, i| if values[i] > values[best] { i } else { best })
 }

@@ -24,7 +24,7 @@ pub struct Norm {
     pub beta: Value,
     /// (B, 2C), scale first.
     pub scale_shift: Option<Value>,
-    /// As many as channels is instance normalization.
+    /// As many as channels is instance normalization; with 0 groups x_hat is x.
     pub groups: usize,
     pub act: Activation,
     pub eps: f32,
@@ -64,6 +64,77 @@ impl Input {
         Input { resample: Resample::Pool, ..self }
     }
 
+    /// Calls `f` with what the kernels read; `parts` are this input's, as elements E.
+    pub(super) fn with_kernel<E: Element, T>(
+        &self,
+        parts: &[Tensor],
+        f: impl FnOnce(&input::Input<E>) -> Result<T>,
+    ) -> Result<T> {
+        let [_, height, width, _] = self.dims()?;
+        let values: Vec<Values<E>> = parts.iter().map(Values::of).collect::<Result<_>>()?;
+        let parts = values.iter().zip(parts);
+        let parts = parts.map(|(values, part)| Ok(Pixels { values: &values[..], channels: part.dim(3)? }));
+        let parts = parts.collect::<Result<_>>()?;
+        let floats = |v: &Value| Floats::of(v.tensor()).map(|floats| floats.to_vec());
+        let norm = self.norm.as_ref();
+        let vectors = norm.map(|norm| Result::Ok((floats(&norm.gamma)?, floats(&norm.beta)?))).transpose()?;
+        let scale_shift = norm.and_then(|norm| norm.scale_shift.as_ref()).map(floats).transpose()?;
+        let norm = norm.zip(vectors.as_ref()).map(|(norm, (gamma, beta))| norm::Norm {
+            gamma,
+            beta,
+            scale_shift: scale_shift.as_deref(),
+            groups: norm.groups,
+            act: norm.act,
+            eps: norm.eps,
+        });
+        f(&input::Input { parts, height, width, norm, resample: self.resample })
+    }
+
+    /// All values that it is made of: the parts, then those of the norm.
+    pub(super) fn values(&self) -> Vec<Value> {
+        let mut values = self.parts.clone();
+        if let Some(norm) = &self.norm {
+            values.extend([norm.gamma.clone(), norm.beta.clone()]);
+            values.extend(norm.scale_shift.clone());
+        }
+        values
+    }
+
+    /// The parts as elements E.
+    pub(super) fn elements<E: Element>(&self) -> Result<Vec<Tensor>> {
+        self.parts.iter().map(|part| cast::<E>(part.tensor())).collect()
+    }
+
+    /// The gradients of [`Input::values`], from those that a kernel found.
+    pub(super) fn gradients<E: Element>(
+        &self,
+        parts: Vec<Vec<E>>,
+        norm: Option<norm::NormGradients>,
+    ) -> Result<InputGradients> {
+        let mut out = Vec::new();
+        let mut found = parts.into_iter();
+        for part in &self.parts {
+            out.push(found.next().map(|dx| like(part.tensor().dtype(), tensor(dx, part.dims())?)).transpose()?);
+        }
+        if let Some(found) = norm {
+            let [batch, _, _, channels] = self.dims()?;
+            out.push(Some(tensor(found.gamma, channels)?));
+            out.push(Some(tensor(found.beta, channels)?));
+            if let Some(values) = found.scale_shift {
+                out.push(Some(tensor(values, (batch, 2 * channels))?));
+            }
+        }
+        Ok(out)
+    }
+
+    /// (batch, height, width) after the resampling, and the channels of all parts.
+    pub(super) fn out_dims(&self) -> Result<[usize; 4]> {
+        let dims @ [batch, height, width, channels] = self.dims()?;
+        self.check(dims)?;
+        let (height, width) = self.resample.size(height, width);
+        Ok([batch, height, width, channels])
+    }
+
     /// (batch, height, width) of the parts, and the channels of all of them.
     fn dims(&self) -> Result<[usize; 4]> {
         let (batch, height, width, mut channels) = self.parts[0].nhwc()?;
@@ -91,7 +162,7 @@ impl Input {
         }
         let Some(norm) = &self.norm else { return Ok(()) };
         let fits = |v: &Value| v.dims() == [channels];
-        if norm.groups == 0 || channels % norm.groups != 0 || !fits(&norm.gamma) || !fits(&norm.beta) {
+        if norm.groups > 0 && channels % norm.groups != 0 || !fits(&norm.gamma) || !fits(&norm.beta) {
             fail!("conv2d: {} groups and gamma {:?} do not fit input {dims:?}", norm.groups, norm.gamma.dims());
         }
         match norm.scale_shift.as_ref().filter(|s| s.dims() != [batch, 2 * channels]) {
@@ -148,9 +219,8 @@ pub fn linear(tape: &Tape, x: &Value, weight: &Value, bias: Option<&Value>) -> R
 struct Op<E, O> {
     shape: ConvShape,
     input: Input,
-    /// The input's parts as elements E, and its size before resampling.
+    /// The input's parts as elements E.
     parts: Vec<Tensor>,
-    size: (usize, usize),
     weight: Value,
     bias: Option<Value>,
     residual: Option<Value>,
@@ -182,9 +252,8 @@ impl<E: Element, O: Element> Op<E, O> {
         }
         Ok(Op {
             shape,
-            parts: input.parts.iter().map(|part| cast::<E>(part.tensor())).collect::<Result<_>>()?,
+            parts: input.elements::<E>()?,
             input: input.clone(),
-            size: (height, width),
             weight: weight.clone(),
             bias: bias.cloned(),
             residual: residual.cloned(),
@@ -193,26 +262,8 @@ impl<E: Element, O: Element> Op<E, O> {
         })
     }
 
-    /// Calls `f` with what the kernels read.
     fn with_input<T>(&self, f: impl FnOnce(&input::Input<E>) -> Result<T>) -> Result<T> {
-        let values: Vec<Values<E>> = self.parts.iter().map(Values::of).collect::<Result<_>>()?;
-        let parts = values.iter().zip(&self.parts);
-        let parts = parts.map(|(values, part)| Ok(Pixels { values: &values[..], channels: part.dim(3)? }));
-        let parts = parts.collect::<Result<_>>()?;
-        let floats = |v: &Value| Floats::of(v.tensor()).map(|floats| floats.to_vec());
-        let norm = self.input.norm.as_ref();
-        let vectors = norm.map(|norm| Result::Ok((floats(&norm.gamma)?, floats(&norm.beta)?))).transpose()?;
-        let scale_shift = norm.and_then(|norm| norm.scale_shift.as_ref()).map(floats).transpose()?;
-        let norm = norm.zip(vectors.as_ref()).map(|(norm, (gamma, beta))| norm::Norm {
-            gamma,
-            beta,
-            scale_shift: scale_shift.as_deref(),
-            groups: norm.groups,
-            act: norm.act,
-            eps: norm.eps,
-        });
-        let (height, width) = self.size;
-        f(&input::Input { parts, height, width, norm, resample: self.input.resample })
+        self.input.with_kernel(&self.parts, f)
     }
 
     fn run(mut self, tape: &Tape) -> Result<Value> {
@@ -230,11 +281,7 @@ impl<E: Element, O: Element> Op<E, O> {
             })?
         };
         let out = tensor(out, dims.to_vec())?;
-        let mut inputs: Vec<Value> = self.input.parts.clone();
-        if let Some(norm) = &self.input.norm {
-            inputs.extend([norm.gamma.clone(), norm.beta.clone()]);
-            inputs.extend(norm.scale_shift.clone());
-        }
+        let mut inputs = self.input.values();
         inputs.push(self.weight.clone());
         inputs.extend(self.bias.clone());
         inputs.extend(residual);
@@ -255,19 +302,7 @@ impl<E: Element, O: Element> Op<E, O> {
                 Ok(kernel::backward::<E, O>(&self.shape, input, &weight, statistics, &gradient, wanted))
             })?
         };
-        let mut out = Vec::new();
-        let mut parts = found.parts.into_iter();
-        for part in &self.input.parts {
-            out.push(parts.next().map(|dx| like(part.tensor().dtype(), tensor(dx, part.dims())?)).transpose()?);
-        }
-        if let Some(found) = found.norm {
-            let (batch, channels) = (self.shape.batch, self.shape.in_channels);
-            out.push(Some(tensor(found.gamma, channels)?));
-            out.push(Some(tensor(found.beta, channels)?));
-            if let Some(values) = found.scale_shift {
-                out.push(Some(tensor(values, (batch, 2 * channels))?));
-            }
-        }
+        let mut out = self.input.gradients(found.parts, found.norm)?;
         out.push(Some(tensor(found.weight, self.weight.dims())?));
         if self.bias.is_some() {
             out.push(Some(tensor(found.bias, self.shape.out_channels)?));

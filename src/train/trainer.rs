@@ -151,11 +151,10 @@ impl Trainer<'_> {
         if !value.is_finite() || !norm.is_finite() {
             fail!(
                 "{}: the loss is {value} and the gradient's norm {norm} at step {}; the last checkpoint in {} is \
-                 intact, lower train.{}.learning_rate and start a new run",
+                 intact, lower its learning_rate and start a new run",
                 self.name,
                 state.step,
-                self.dir.display(),
-                self.name
+                self.dir.display()
             );
         }
         let config = self.config;

@@ -80,7 +80,7 @@ fn a_mistyped_word_gets_a_suggestion() {
         ("train --preset cifar10-cup", "'cifar10-cpu'"),
         ("train --set sampler.step=3", "did you mean `sampler.steps`?"),
         ("eval --protocol chalenge", "did you mean challenge"),
-        ("eval --student convet", "'convnet'"),
+        ("eval --student convet", "did you mean convnet?"),
         ("eval --on randomreal --ipc 2", "did you mean random-real?"),
         ("presets shape", "'shapes'"),
         ("completions bsh", "'bash'"),

@@ -113,12 +113,19 @@ fn a_comparison_is_one_table() {
     assert_eq!((plan["ipc"].as_u64(), plan["outputs"].as_array().unwrap().len()), (Some(1), 3));
     assert_eq!(plan["table"], format!("{name}.json"));
     for (args, words) in [
-        (format!("{compare} --rows herding"), "distill teacher"),
-        ("eval --compare --ipc 7 --rows distilled".into(), "with 7 images a class"),
-        ("eval --compare --on random-real".into(), "choose it by --rows"),
-        ("eval --rows real".into(), "--compare"),
+        ("eval --compare --ipc 7 --rows distilled", "with 7 images a class"),
+        ("eval --compare --on random-real", "choose it by --rows"),
+        ("eval --rows real", "--compare"),
     ] {
-        let error = place.fails(2, &args);
+        let error = place.fails(2, args);
         assert!(error.contains(words), "{words:?} is not in: {error}");
     }
+
+    let choosing = format!("{compare} --rows k-center,herding");
+    assert!(place.fails(1, &choosing).contains("distill teacher"));
+    place.ok("teacher --dataset shapes --arch convnet-d2-w8 --epochs 1 --set warmup=5 --name tiny");
+    let chosen = place.json(&choosing);
+    let hash = |name: &str| row(&chosen, name)["result"]["train_sha256"].clone();
+    assert_ne!(hash("k-center"), hash("herding"));
+    assert_eq!(row(&chosen, "herding")["result"]["images"], 10);
 }

@@ -9,6 +9,7 @@ mod listings;
 mod report;
 mod resume;
 mod sets;
+mod teacher;
 mod whole_way;
 
 use std::path::{Path, PathBuf};

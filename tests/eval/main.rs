@@ -1,5 +1,6 @@
 //! The judge against PyTorch, and against what its protocols promise.
 
+mod architectures;
 mod draws;
 mod protocols;
 mod pytorch;

@@ -8,24 +8,24 @@ use distill::eval::{
     Augmentation, Color, Length, Optimizer, OptimizerKind, PixelTable, Protocol, Schedule, SoftTargets, Targets,
     train_step,
 };
-use distill::models::students::{ConvNet, ConvNetConfig};
+use distill::models::students::{Classifier, ConvNet, ConvNetConfig, NormKind};
 use distill::nn::Params;
 use distill::ops::cpu::tensor;
 use distill::ops::{Tape, Value};
 
 use super::{CIFAR100, classes, floats};
 
-fn fixture(name: &str) -> HashMap<String, Tensor> {
+pub fn fixture(name: &str) -> HashMap<String, Tensor> {
     let path = format!("{}/tests/fixtures/eval_{name}.safetensors", env!("CARGO_MANIFEST_DIR"));
     candle_core::safetensors::load(path, &Device::Cpu).unwrap()
 }
 
-fn bytes(tensor: &Tensor) -> Vec<u8> {
+pub fn bytes(tensor: &Tensor) -> Vec<u8> {
     tensor.flatten_all().unwrap().to_vec1().unwrap()
 }
 
 /// Images (N, H, W, 3) of label 0.
-fn image_set(images: &Tensor) -> ImageSet {
+pub fn image_set(images: &Tensor) -> ImageSet {
     let (n, size, _, _) = images.dims4().unwrap();
     ImageSet { pixels: bytes(images), labels: vec![0; n], size, classes: classes(5) }
 }
@@ -35,7 +35,7 @@ fn normalized(set: &ImageSet) -> Vec<f32> {
     PixelTable::new(CIFAR100).batch(set, &all)
 }
 
-fn assert_close(what: &str, found: &[f32], expected: &[f32], tolerance: f32) {
+pub fn assert_close(what: &str, found: &[f32], expected: &[f32], tolerance: f32) {
     assert_eq!(found.len(), expected.len(), "{what}");
     let worst = found.iter().zip(expected).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
     assert!(worst <= tolerance, "{what}: off by {worst}, allowed {tolerance}");
@@ -72,7 +72,11 @@ fn augmentations_match_pytorch() {
 /// The fixture's network with its first weights.
 fn fixture_network(fixture: &HashMap<String, Tensor>) -> (ConvNet, Params) {
     let params = Params::new(0, &Device::Cpu);
-    let network = ConvNet::new(ConvNetConfig { depth: 3, width: 8, size: 32, classes: 5 }, params.builder()).unwrap();
+    let network = ConvNet::new(
+        ConvNetConfig { depth: 3, width: 8, norm: NormKind::Instance, size: 32, classes: 5 },
+        params.builder(),
+    )
+    .unwrap();
     params.assign(&prefixed(fixture, "weights."), "fixture").unwrap();
     (network, params)
 }
@@ -88,8 +92,13 @@ fn convnet_matches_pytorch() {
     let (network, _) = fixture_network(&fixture);
     let set = image_set(&fixture["images"]);
     let x = tensor(normalized(&set), (set.len(), 32, 32, 3)).unwrap();
-    let logits = network.forward(&Tape::inference(), &Value::constant(x)).unwrap();
+    let (tape, x) = (Tape::inference(), Value::constant(x));
+    let logits = network.forward(&tape, &x).unwrap();
     assert_close("logits", &floats(logits.tensor()), &floats(&fixture["logits"]), 1e-4);
+    let features = network.features(&tape, &x).unwrap();
+    assert_eq!(features.dims(), [set.len(), 4 * 4 * 8]);
+    let logits = network.head().forward(&tape, &features).unwrap();
+    assert_close("logits from features", &floats(logits.tensor()), &floats(&fixture["logits"]), 1e-4);
 }
 
 #[test]

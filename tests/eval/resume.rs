@@ -23,7 +23,7 @@ fn call(folder: &Path, runs: u32, seed: u64, stop: usize) -> (Result<Evaluation>
 
 fn call_under(folder: &Path, protocol: &Protocol, seed: u64, stop: usize) -> (Result<Evaluation>, Vec<EpochMetrics>) {
     let (train, test) = (TrainingSet::from(textures(5, 0)), textures(5, 1));
-    let (student, normalization) = (StudentKind::ConvNet, CIFAR100);
+    let (student, normalization) = (StudentKind::CONVNET, CIFAR100);
     let trial = Trial { student, protocol, train: &train, test: &test, normalization, seed };
     let origin = Origin { dataset: "textures".into(), on: "real".into(), split: "test".into() };
     let finished = FinishedRuns::open(folder, &trial).unwrap();
@@ -158,7 +158,7 @@ fn students_name_all_that_decided_them() {
 fn students_in_training_are_locked() {
     let folder = tempfile::tempdir().unwrap();
     let (protocol, train, test) = (small_protocol(1, 1), TrainingSet::from(textures(1, 0)), textures(1, 1));
-    let (student, normalization) = (StudentKind::ConvNet, CIFAR100);
+    let (student, normalization) = (StudentKind::CONVNET, CIFAR100);
     let trial = Trial { student, protocol: &protocol, train: &train, test: &test, normalization, seed: 0 };
     let held = FinishedRuns::open(folder.path(), &trial).unwrap();
     let error = FinishedRuns::open(folder.path(), &trial).err().unwrap().to_string();

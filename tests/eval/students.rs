@@ -6,10 +6,10 @@ use candle_core::Device;
 use distill::data::ImageSet;
 use distill::distilled::SoftLabels;
 use distill::eval::{
-    ConvNetSize, EpochMetrics, Evaluation, Length, Origin, PixelTable, Protocol, StudentKind, TrainingSet, Trial,
+    ConvNetSizes, EpochMetrics, Evaluation, Length, Origin, PixelTable, Protocol, StudentKind, TrainingSet, Trial,
     evaluate, mean_and_std, view,
 };
-use distill::models::students::{ConvNet, ConvNetConfig};
+use distill::models::students::{Classifier, ConvNet, ConvNetConfig, NormKind};
 use distill::nn::Params;
 use distill::ops::cpu::tensor;
 use distill::ops::{Tape, Value, cross_entropy};
@@ -23,7 +23,8 @@ fn convnet_has_the_known_size() {
     // 320,010 is the number that the benchmark's code prints for CIFAR-10.
     for (classes, size, count) in [(10, 32, 320_010), (100, 32, 504_420), (200, 64, 1_938_120)] {
         let params = Params::new(0, &Device::Cpu);
-        ConvNet::new(ConvNetConfig { depth: 3, width: 128, size, classes }, params.builder()).unwrap();
+        ConvNet::new(ConvNetConfig { depth: 3, width: 128, norm: NormKind::Instance, size, classes }, params.builder())
+            .unwrap();
         assert_eq!(params.count(), count, "{classes} classes at {size}");
     }
 }
@@ -31,8 +32,11 @@ fn convnet_has_the_known_size() {
 #[test]
 fn every_parameter_gets_a_gradient() {
     let params = Params::new(1, &Device::Cpu);
-    let network =
-        ConvNet::new(ConvNetConfig { depth: 3, width: 128, size: 32, classes: 10 }, params.builder()).unwrap();
+    let network = ConvNet::new(
+        ConvNetConfig { depth: 3, width: 128, norm: NormKind::Instance, size: 32, classes: 10 },
+        params.builder(),
+    )
+    .unwrap();
     let images = Rng::stream(0, "test", 0, 0).normal(4 * 32 * 32 * 3);
     let tape = Tape::recording();
     let x = Value::constant(tensor(images, (4, 32, 32, 3)).unwrap());
@@ -65,12 +69,12 @@ pub fn textures(per_class: usize, seed: u64) -> ImageSet {
 
 pub fn small_protocol(epochs: u32, runs: u32) -> Protocol {
     let quick = Protocol::named("quick").unwrap().with_epochs(epochs).unwrap().with_runs(runs).unwrap();
-    Protocol { batch_size: 16, convnet: ConvNetSize { depth: 3.into(), width: 16 }, ..quick }
+    Protocol { batch_size: 16, convnet: ConvNetSizes { depth: 3.into(), width: 16 }, ..quick }
 }
 
 fn judge(protocol: &Protocol, train: &ImageSet, test: &ImageSet, seed: u64) -> (Evaluation, Vec<EpochMetrics>) {
     let train = &TrainingSet::from(train.clone());
-    let trial = Trial { student: StudentKind::ConvNet, protocol, train, test, normalization: CIFAR100, seed };
+    let trial = Trial { student: StudentKind::CONVNET, protocol, train, test, normalization: CIFAR100, seed };
     let origin = Origin { dataset: "textures".into(), on: "real".into(), split: "test".into() };
     let mut epochs = Vec::new();
     let console = Console::new(Verbosity::Quiet);
@@ -121,7 +125,7 @@ fn sets_that_do_not_fit_are_refused() {
     let (train, test) = (textures(1, 0), textures(1, 1));
     let refusal = |train: &ImageSet, test: &ImageSet| {
         let protocol = small_protocol(1, 1);
-        let (student, normalization) = (StudentKind::ConvNet, CIFAR100);
+        let (student, normalization) = (StudentKind::CONVNET, CIFAR100);
         let train = &TrainingSet::from(train.clone());
         let trial = Trial { student, protocol: &protocol, train, test, normalization, seed: 0 };
         let origin = Origin { dataset: "textures".into(), on: "real".into(), split: "test".into() };
@@ -225,9 +229,9 @@ fn students_learn_soft_labels_of_several_views() {
     let soft_labels = Some(SoftLabels { values: Arc::new(values), views: 3 });
     let train = TrainingSet::new(images.clone(), None, soft_labels, CIFAR100);
     let soft = Protocol::named("soft").unwrap().with_epochs(30).unwrap().with_runs(1).unwrap();
-    let protocol = Protocol { batch_size: 16, convnet: ConvNetSize { depth: 3.into(), width: 16 }, ..soft };
+    let protocol = Protocol { batch_size: 16, convnet: ConvNetSizes { depth: 3.into(), width: 16 }, ..soft };
     let judged = |train: &TrainingSet| {
-        let (student, normalization) = (StudentKind::ConvNet, CIFAR100);
+        let (student, normalization) = (StudentKind::CONVNET, CIFAR100);
         let trial = Trial { student, protocol: &protocol, train, test: &test, normalization, seed: 0 };
         let origin = Origin { dataset: "textures".into(), on: "real".into(), split: "test".into() };
         evaluate(&trial, &origin, None, &Console::new(Verbosity::Quiet), &mut |_| Ok(()))

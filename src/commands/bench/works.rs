@@ -8,9 +8,9 @@ use candle_nn::VarBuilder;
 
 use crate::config::Config;
 use crate::data::{Class, Dataset, ImageSet};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::eval::{Augmentation, Optimizer, PixelTable, Protocol, Targets, train_step};
-use crate::models::students::{ConvNet, ConvNetConfig};
+use crate::models::students::{Classifier, ConvNet, ConvNetConfig, ConvNetSize, NormKind};
 use crate::models::unet::UNet;
 use crate::models::vae::Vae;
 use crate::nn::Params;
@@ -64,9 +64,11 @@ pub fn kinds(config: &Config) -> Vec<Kind> {
 fn student_epoch(_: &Config, batch: usize, device: &Device) -> Result<Work> {
     let protocol = Protocol { batch_size: batch, ..Protocol::named("challenge")? };
     let params = Params::new(0, device);
-    let depth = protocol.convnet.depth.at(STUDENT_SIZE).map_err(Error::Failed)?;
-    let width = protocol.convnet.width;
-    let net = ConvNet::new(ConvNetConfig { depth, width, size: STUDENT_SIZE, classes: CLASSES }, params.builder())?;
+    let ConvNetSize { depth, width } = protocol.convnet_at(STUDENT_SIZE)?;
+    let net = ConvNet::new(
+        ConvNetConfig { depth, width, norm: NormKind::Instance, size: STUDENT_SIZE, classes: CLASSES },
+        params.builder(),
+    )?;
     randomize(&params)?;
     let (set, pixels) = (epoch_images(), PixelTable::new(Dataset::Cifar100.normalization()));
     let first: Vec<u32> = (0..batch.min(EPOCH) as u32).collect();

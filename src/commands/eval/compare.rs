@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 
 use super::judge::Judge;
-use super::selected::{self, Selection};
+use super::selected::Selection;
 use super::subject::{Source, Subject, reconstructing, run_of};
 use super::{DEFAULT_IPC, log_to_run, table};
 use crate::cli::{EvalArgs, RowKind};
@@ -14,7 +14,7 @@ use crate::commands::{print, to_json};
 use crate::config::Layers;
 use crate::distilled;
 use crate::error::{Error, Result};
-use crate::eval::{Evaluation, StudentKind};
+use crate::eval::{Evaluation, StudentKind, Teacher};
 use crate::fs::{make_folder, write_atomic};
 use crate::progress::Console;
 use crate::run_dir::distilled_sets;
@@ -205,8 +205,16 @@ impl Plan {
                 };
             }
             RowKind::RandomReal => Source::RandomReal(self.ipc),
-            RowKind::KCenter => Source::Selected(Selection::KCenter, self.ipc, selected::teacher(args)?),
-            RowKind::Herding => Source::Selected(Selection::Herding, self.ipc, selected::teacher(args)?),
+            RowKind::KCenter => Source::Selected(
+                Selection::KCenter,
+                self.ipc,
+                Teacher::locate(args.teacher.as_deref(), &args.common.out)?,
+            ),
+            RowKind::Herding => Source::Selected(
+                Selection::Herding,
+                self.ipc,
+                Teacher::locate(args.teacher.as_deref(), &args.common.out)?,
+            ),
             RowKind::Real => Source::Real,
             RowKind::Reconstructed => {
                 let own = match &self.main.source {

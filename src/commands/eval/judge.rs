@@ -51,7 +51,7 @@ impl<'a> Judge<'a> {
 
     /// The folder of a set's results.
     pub fn output(&self, subject: &Subject, student: StudentKind) -> PathBuf {
-        subject.folder.join(format!("{}-{}-{}", subject.stem(), student.as_str(), self.suffix()))
+        subject.folder.join(format!("{}-{}-{}", subject.stem(), student, self.suffix()))
     }
 
     /// The end of a result's name: the protocol, the split and the seed.
@@ -127,7 +127,7 @@ impl<'a> Judge<'a> {
         match &subject.source {
             Source::RandomReal(ipc) => real.random_per_class(*ipc as usize, self.seed),
             Source::Selected(selection, ipc, teacher) => {
-                Ok(real.subset(&selected(*selection, *ipc as usize, teacher, &real)?))
+                Ok(real.subset(&selected(*selection, *ipc as usize, teacher, &real, console)?))
             }
             Source::Reconstructed(ipc, run) => {
                 let device = self.common.device.open()?;
@@ -160,7 +160,7 @@ impl<'a> Judge<'a> {
         let mut metrics = File::create(&path).at(&path)?;
         console.info(format!(
             "{} on {} ({} images), protocol {}, tested on {} {} images",
-            student.as_str(),
+            student,
             origin.on,
             train.images.len(),
             self.protocol.name,

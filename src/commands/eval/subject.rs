@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use super::DEFAULT_IPC;
-use super::selected::{self, Selection};
+use super::selected::Selection;
 use crate::checksums::sha256;
 use crate::cli::{EvalArgs, ReadingArgs};
 use crate::commands::resolve::shortened;
@@ -11,6 +11,7 @@ use crate::config::{Config, Layers, default_preset};
 use crate::data::Dataset;
 use crate::distilled::{self, TENSOR_FILE};
 use crate::error::{Error, Result};
+use crate::eval::Teacher;
 use crate::nearest::nearest;
 use crate::run_dir::{RunDir, newest_distilled};
 use crate::usage;
@@ -54,7 +55,7 @@ impl Subject {
             Some("random-real") => Self::baseline(Source::RandomReal(ipc), args)?,
             Some(word @ ("k-center" | "herding")) => {
                 let selection = if word == "herding" { Selection::Herding } else { Selection::KCenter };
-                let teacher = selected::teacher(args)?;
+                let teacher = Teacher::locate(args.teacher.as_deref(), &args.common.out)?;
                 Self::baseline(Source::Selected(selection, ipc, teacher), args)?
             }
             Some("reconstructed") => {
