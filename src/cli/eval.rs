@@ -74,9 +74,13 @@ pub struct EvalArgs {
     /// Run whose distilled set is judged [default: the newest]
     #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
     pub run: Option<PathBuf>,
-    /// Teacher in whose features k-center and herding choose [default: the newest]
+    /// Teacher in whose features k-center and herding choose, and that labels real images where the protocol has soft labels
+    /// [default: the newest]
     #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
     pub teacher: Option<PathBuf>,
+    /// Views of each real image that it labels [default: 20, as `distill label`]
+    #[arg(long, value_name = "K", value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub views: Option<u32>,
     #[command(flatten)]
     pub reading: ReadingArgs,
     #[command(flatten)]

@@ -6,7 +6,9 @@ mod data;
 mod eval;
 mod exchange;
 mod inspect;
+mod label;
 mod presets;
+mod quality;
 mod report;
 mod run;
 mod runs;
@@ -21,7 +23,9 @@ pub use data::{DataAction, DataActionArgs, DataArgs, FetchArgs};
 pub use eval::{EvalArgs, EvalSplit, Judging, RowKind};
 pub use exchange::{ExportArgs, ImportArgs, ReadingArgs};
 pub use inspect::InspectArgs;
+pub use label::LabelArgs;
 pub use presets::PresetsArgs;
+pub use quality::{Against, QualityArgs};
 pub use report::ReportArgs;
 pub use run::RunArgs;
 pub use runs::RunsArgs;
@@ -55,6 +59,10 @@ pub enum Command {
     Eval(EvalArgs),
     /// Train a classifier on the real train split, which then judges and labels other sets
     Teacher(TeacherArgs),
+    /// Compare a distilled set's images with real ones in a teacher's features
+    Quality(QualityArgs),
+    /// Add a teacher's soft labels to a distilled set
+    Label(LabelArgs),
     /// Train, sample and evaluate, with a summary at the end
     Run(RunArgs),
     /// Show what is in a run, a checkpoint, a weights file or a distilled set
@@ -87,6 +95,8 @@ impl Command {
             Command::Sample(args) => Some(&args.common),
             Command::Eval(args) => Some(&args.common),
             Command::Teacher(args) => Some(&args.common),
+            Command::Quality(args) => Some(&args.common),
+            Command::Label(args) => Some(&args.common),
             Command::Run(args) => Some(&args.common),
             Command::Inspect(args) => Some(&args.common),
             Command::Export(args) => Some(&args.common),

@@ -18,7 +18,7 @@ use crate::progress::{Console, duration};
 use crate::run_dir::RunDir;
 
 pub use judge::Judge;
-pub use subject::{Source, Subject};
+pub use subject::{Source, Subject, run_of};
 
 /// Images per class of a baseline where `--ipc` does not say otherwise.
 const DEFAULT_IPC: u32 = 10;
@@ -28,7 +28,7 @@ pub fn run(args: &EvalArgs, console: &Console) -> Result<()> {
         return compare::run(args, console);
     }
     let subject = Subject::of(args)?;
-    let judge = Judge::new(&args.judging, &subject.config.eval.protocol, &args.common)?;
+    let judge = Judge::of(args, &subject.config.eval.protocol)?;
     let students = args.judging.students();
     if args.common.dry_run {
         return dry_run(args, &subject, &judge, &students);

@@ -12,9 +12,11 @@ mod export;
 mod fetch;
 mod import;
 mod inspect;
+mod label;
 mod man;
 mod model_card;
 mod presets;
+mod quality;
 mod report;
 mod resolve;
 mod run;
@@ -42,6 +44,8 @@ pub fn run(command: &Command, console: &Console) -> Result<()> {
         Command::Train(args) => train::run(args, console),
         Command::Sample(args) => sample::run(args, console),
         Command::Eval(args) => eval::run(args, console),
+        Command::Quality(args) => quality::run(args, console),
+        Command::Label(args) => label::run(args, console),
         Command::Teacher(args) => teacher::run(args, console),
         Command::Run(args) => run::run(args, console),
         Command::Inspect(args) => inspect::run(args),

@@ -6,6 +6,7 @@ mod exchange;
 mod folder;
 mod judge;
 mod listings;
+mod quality;
 mod report;
 mod resume;
 mod sets;

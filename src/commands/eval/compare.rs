@@ -61,7 +61,11 @@ pub struct Line {
 
 pub fn run(args: &EvalArgs, console: &Console) -> Result<()> {
     let plan = Plan::of(args, console)?;
-    let judge = Judge::new(&args.judging, &plan.main.config.eval.protocol, &args.common)?;
+    let mut judge = Judge::of(args, &plan.main.config.eval.protocol)?;
+    if let Source::Distilled(set) = &plan.main.source {
+        judge.label_as(set)?;
+    }
+    let judge = judge;
     let mut on_all = args.judging.clone();
     on_all.protocol = Some(REAL.into());
     let judge_of_real = Judge::new(&on_all, REAL, &args.common)?;

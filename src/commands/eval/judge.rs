@@ -6,17 +6,18 @@ use std::path::{Path, PathBuf};
 
 use super::selected::selected;
 use super::subject::{Source, Subject};
-use crate::cli::{Common, EvalSplit, Judging};
+use crate::cli::{Common, EvalArgs, EvalSplit, Judging};
 use crate::commands::sample::load_vae;
 use crate::commands::{fetch, import, to_json};
 use crate::data::{ImageSet, Split};
-use crate::distilled::DistilledSet;
+use crate::distilled::{self, DistilledSet};
 use crate::error::{AtPath, Error, Result};
-use crate::eval::{Evaluation, FinishedRuns, Origin, Protocol, StudentKind, TrainingSet, Trial, evaluate};
+use crate::eval::{Evaluation, FinishedRuns, Origin, Protocol, StudentKind, Teacher, TrainingSet, Trial, evaluate};
 use crate::formats::{self, Reading};
 use crate::fs::{lock, make_folder, write_atomic};
 use crate::progress::Console;
 use crate::stages::reconstruct;
+use crate::usage;
 
 pub struct Judge<'a> {
     pub protocol: Protocol,
@@ -25,7 +26,18 @@ pub struct Judge<'a> {
     split: EvalSplit,
     pub seed: u64,
     common: &'a Common,
+    labelling: Labelling,
 }
+
+/// Who gives real images soft labels, where the protocol asks for them.
+struct Labelling {
+    /// None is the newest one.
+    teacher: Option<PathBuf>,
+    views: u32,
+}
+
+/// Views of an image that `distill label` and `distill eval` label where they are not told otherwise.
+const VIEWS: u32 = 20;
 
 /// The images of an evaluation.
 pub struct Material {
@@ -46,7 +58,38 @@ impl<'a> Judge<'a> {
         }
         common.device.open()?;
         let seed = common.seed.unwrap_or(0);
-        Ok(Judge { protocol, recipe, split: args.split, seed, common })
+        let labelling = Labelling { teacher: None, views: VIEWS };
+        Ok(Judge { protocol, recipe, split: args.split, seed, common, labelling })
+    }
+
+    /// With everything that `distill eval` says.
+    pub fn of(args: &'a EvalArgs, default_protocol: &str) -> Result<Self> {
+        let judge = Self::new(&args.judging, default_protocol, &args.common)?;
+        let labelling = Labelling { teacher: args.teacher.clone(), views: args.views.unwrap_or(VIEWS) };
+        Ok(Judge { labelling, ..judge })
+    }
+
+    /// Labels real images as those of the distilled set at `set` are: the same teacher, as many views.
+    ///
+    /// # Errors
+    /// The set has another teacher's labels.
+    pub fn label_as(&mut self, set: &Path) -> Result<()> {
+        let details = distilled::open(set)?.listing.provenance.details;
+        let Some(theirs) = details.get("soft_labels").filter(|_| self.protocol.soft_labels.is_some()) else {
+            return Ok(());
+        };
+        self.labelling.views = theirs["views"].as_u64().map_or(self.labelling.views, |views| views as u32);
+        let teacher = Teacher::open(&Teacher::locate(self.labelling.teacher.as_deref(), &self.common.out)?)?;
+        if theirs["teacher_sha256"] != teacher.sha256.as_str() {
+            usage!(
+                "{}: its soft labels are of the teacher {}, but real images would be labelled by {}; name that teacher \
+                 with --teacher",
+                set.display(),
+                theirs["teacher"],
+                teacher.folder.display()
+            );
+        }
+        Ok(())
     }
 
     /// The folder of a set's results.
@@ -85,9 +128,21 @@ impl<'a> Judge<'a> {
             }
             _ => {
                 let (train, test) = self.real(subject, size, true, console)?;
-                Ok(Material { train: self.real_images(subject, train, console)?.into(), test })
+                let train = self.labelled(self.real_images(subject, train, console)?, console)?;
+                Ok(Material { train, test })
             }
         }
+    }
+
+    /// Real images, with a teacher's soft labels where the protocol asks for them.
+    fn labelled(&self, images: ImageSet, console: &Console) -> Result<TrainingSet> {
+        let mut train = TrainingSet::from(images);
+        if self.protocol.soft_labels.is_some() {
+            let teacher = Teacher::open(&Teacher::locate(self.labelling.teacher.as_deref(), &self.common.out)?)?;
+            console.info(format!("labels by {}, {} views an image", teacher.folder.display(), self.labelling.views));
+            train.soft_labels = Some(teacher.label(&train.images, self.labelling.views, console)?);
+        }
+        Ok(train)
     }
 
     /// The images of another program's file, as exact as they are there.

@@ -6,6 +6,7 @@ mod task;
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use candle_core::{Device, Tensor};
 use serde::{Deserialize, Serialize};
@@ -14,9 +15,10 @@ pub use recipe::Recipe;
 pub use task::TeacherTask;
 
 use super::student::{TEST_BATCH, all_batches};
-use super::{Features, PixelTable};
-use crate::checksums::{check_file, sha256};
+use super::{Features, PixelTable, view};
+use crate::checksums::{Checksums, check_file, sha256};
 use crate::data::{Class, ImageSet, Normalization};
+use crate::distilled::SoftLabels;
 use crate::error::{AtPath, Error, Result};
 use crate::fs::write_atomic;
 use crate::models::students::Classifier;
@@ -25,7 +27,7 @@ use crate::ops::cpu::{Floats, tensor};
 use crate::ops::{Tape, Value};
 use crate::order::Order;
 use crate::progress::Console;
-use crate::train::{FORMAT_VERSION, Finished, encode_weights, load_weights, read_metadata};
+use crate::train::{FORMAT_VERSION, Finished, encode_weights, load_weights, read_metadata, save_weights};
 use crate::{fail, interrupt};
 
 const WEIGHTS: &str = "final.safetensors";
@@ -172,8 +174,47 @@ impl Teacher {
     pub fn features(&self, set: &ImageSet, console: &Console) -> Result<Features> {
         self.check(set)?;
         let features = |tape: &Tape, x: &Value| self.network.features(tape, x);
-        let (values, dims) = over(set, self.card.normalization, console, "teacher's features", &features)?;
+        let (values, dims) = over(set, self.card.normalization, 0, console, "teacher's features", &features)?;
         Ok(Features { values, dims })
+    }
+
+    /// [`Teacher::features`], kept in the teacher's folder for the next time.
+    pub fn cached_features(&self, set: &ImageSet, console: &Console) -> Result<Features> {
+        self.check(set)?;
+        let images = set.sha256();
+        let name = format!("features-{}.safetensors", &images[..16]);
+        let (path, sums) = (self.folder.join(&name), self.folder.join(&name).with_extension("sha256"));
+        let header = [self.sha256.clone(), images];
+        if path.is_file() && Checksums::check(&sums, &[&name]).is_ok() && read_metadata::<[String; 2]>(&path)? == header
+        {
+            if let Some(kept) = load_weights(&path, &Device::Cpu)?.remove("features") {
+                return Ok(Features { dims: kept.dims2()?.1, values: kept.flatten_all()?.to_vec1()? });
+            }
+        }
+        let features = self.features(set, console)?;
+        let shape = (features.len(), features.dims);
+        let tensor = Tensor::from_slice(&features.values, shape, &Device::Cpu)?;
+        let mut hashes = Checksums::default();
+        hashes.add(&name, save_weights(&path, &[("features".to_string(), tensor)], &header)?);
+        hashes.write(&sums)?;
+        Ok(features)
+    }
+
+    /// Soft labels of `views` views of every image: view 0 is the image itself, every other one an augmentation of it as
+    /// [`view`] draws it.
+    pub fn label(&self, set: &ImageSet, views: u32, console: &Console) -> Result<SoftLabels> {
+        self.check(set)?;
+        let (classes, count) = (set.classes.len(), views as usize);
+        let forward = |tape: &Tape, x: &Value| self.network.forward(tape, x);
+        let mut values = vec![0.0; set.len() * count * classes];
+        for seen in 0..count {
+            let name = format!("labels {}/{views}", seen + 1);
+            let (logits, _) = over(set, self.card.normalization, seen as u32, console, &name, &forward)?;
+            for (i, row) in logits.chunks(classes).enumerate() {
+                softmax(row, &mut values[(i * count + seen) * classes..][..classes]);
+            }
+        }
+        Ok(SoftLabels { values: Arc::new(values), views: count })
     }
 
     /// Logits (N, classes), row by row.
@@ -208,13 +249,21 @@ fn logits(
     console: &Console,
 ) -> Result<Vec<f32>> {
     let forward = |tape: &Tape, x: &Value| network.forward(tape, x);
-    Ok(over(set, normalization, console, "teacher", &forward)?.0)
+    Ok(over(set, normalization, 0, console, "teacher", &forward)?.0)
 }
 
-/// A network's values for all images of `set`, row by row, and how many an image has.
+/// The probabilities of `logits`.
+fn softmax(logits: &[f32], out: &mut [f32]) {
+    let most = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let sum: f32 = logits.iter().map(|v| (v - most).exp()).sum();
+    out.iter_mut().zip(logits).for_each(|(out, v)| *out = (v - most).exp() / sum);
+}
+
+/// A network's values for view `seen` of all images of `set`, row by row, and how many an image has.
 fn over(
     set: &ImageSet,
     normalization: Normalization,
+    seen: u32,
     console: &Console,
     label: &str,
     network: &dyn Fn(&Tape, &Value) -> Result<Value>,
@@ -224,7 +273,9 @@ fn over(
     let (mut values, mut width) = (Vec::new(), 0);
     for indices in all_batches(set, TEST_BATCH) {
         interrupt::check()?;
-        let x = tensor(pixels.batch(set, &indices), (indices.len(), set.size, set.size, 3))?;
+        let mut images = pixels.batch(set, &indices);
+        images.chunks_exact_mut(set.image_len()).zip(&indices).for_each(|(image, &i)| view(image, set.size, i, seen));
+        let x = tensor(images, (indices.len(), set.size, set.size, 3))?;
         let found = network(&Tape::inference(), &Value::constant(x))?;
         width = found.dims()[1];
         values.extend_from_slice(&Floats::of(found.tensor())?);
