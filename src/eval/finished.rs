@@ -20,6 +20,9 @@ use crate::error::{Error, Result};
 use crate::fs::{lock, make_folder, write_atomic};
 use crate::progress::Console;
 
+/// Raised whenever a change makes students of equal settings end otherwise.
+const REVISION: u32 = 2;
+
 /// The finished students of one trial, which no other process trains as long as this lives.
 pub struct FinishedRuns {
     folder: PathBuf,
@@ -52,8 +55,10 @@ impl FinishedRuns {
         if let Some(recipe) = recipe.as_object_mut() {
             recipe.retain(|key, _| key != "name" && key != "runs");
         }
+        // Another commit's students count as long as the revision is the same; each names its own.
+        let environment = Environment { commit: None, ..Environment::of(&Device::Cpu) };
         let settings = json!({
-            "format": 2, "environment": Environment::of(&Device::Cpu), "student": trial.student.to_string(), "recipe": recipe,
+            "revision": REVISION, "environment": environment, "student": trial.student.to_string(), "recipe": recipe,
             "normalization": trial.normalization, "seed": trial.seed, "train_sha256": trial.train_sha256(),
             "test_sha256": trial.test.sha256(),
         });

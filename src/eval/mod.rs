@@ -27,6 +27,8 @@ pub use crate::models::students::StudentKind;
 
 use sgd::Sgd;
 
+use std::collections::BTreeSet;
+
 use candle_core::Device;
 use serde::{Deserialize, Serialize};
 
@@ -109,6 +111,9 @@ pub struct Evaluation {
     pub seconds: f64,
     /// What it was computed with; students train on the CPU.
     pub environment: Environment,
+    /// The commits of the program that trained the students, each once, in the order of the runs.
+    #[serde(default)]
+    pub commits: Vec<String>,
     /// The recipe as it was carried out.
     pub protocol_settings: Protocol,
     /// [`Protocol::sha256`] of the recipe as it was carried out.
@@ -178,12 +183,20 @@ pub fn evaluate(
         confusion: confusion::most_confused(trial.test, &results),
         seconds: results.iter().map(|r| r.seconds).sum(),
         environment: Environment::of(&Device::Cpu),
+        commits: commits(&results),
         protocol_sha256: protocol.sha256()?,
         protocol_settings: protocol,
         labels: if trial.protocol.soft_labels.is_some() { "soft" } else { "hard" }.into(),
         train_sha256: trial.train_sha256(),
         test_sha256: trial.test.sha256(),
     })
+}
+
+fn commits(results: &[RunResult]) -> Vec<String> {
+    let mut commits: Vec<String> = results.iter().filter_map(|result| result.commit.clone()).collect();
+    let mut seen = BTreeSet::new();
+    commits.retain(|commit| seen.insert(commit.clone()));
+    commits
 }
 
 /// The mean and the sample standard deviation (n - 1), which one value does not have.

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Augmentation, EpochMetrics, Mistakes, Optimizer, PixelTable, Schedule, SoftTargets, Trial, view};
 use crate::data::ImageSet;
+use crate::environment::Environment;
 use crate::error::Result;
 use crate::models::students::Classifier;
 use crate::nn::Params;
@@ -33,6 +34,9 @@ pub struct RunResult {
     pub epochs: Vec<EpochMetrics>,
     /// Wall-clock time of training and testing.
     pub seconds: f64,
+    /// The commit of the program that trained it, as in [`Environment`].
+    #[serde(default)]
+    pub commit: Option<String>,
 }
 
 /// Trains student number `run` of the trial, and tests it as it is after the last update. `metrics` gets every epoch.
@@ -58,6 +62,7 @@ pub fn train_and_test(
         mistakes: Some(mistakes),
         epochs,
         seconds: start.elapsed().as_secs_f64(),
+        commit: Environment::of(&candle_core::Device::Cpu).commit,
     })
 }
 

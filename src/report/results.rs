@@ -10,7 +10,7 @@ use super::svg::short;
 use crate::error::Error;
 
 /// What students may be trained on besides a distilled set.
-const BASELINES: [&str; 3] = ["real", "random-real", "reconstructed"];
+const BASELINES: [&str; 5] = ["real", "random-real", "k-center", "herding", "reconstructed"];
 /// Classes that are shown at each end, and below how many all are.
 const ENDS: usize = 10;
 
