@@ -185,9 +185,9 @@ impl Teacher {
         let name = format!("features-{}.safetensors", &images[..16]);
         let (path, sums) = (self.folder.join(&name), self.folder.join(&name).with_extension("sha256"));
         let header = [self.sha256.clone(), images];
-        if path.is_file() && Checksums::check(&sums, &[&name]).is_ok() && read_metadata::<[String; 2]>(&path)? == header
-        {
-            if let Some(kept) = load_weights(&path, &Device::Cpu)?.remove("features") {
+        if Checksums::check(&sums, &[&name]).is_ok() && read_metadata::<[String; 2]>(&path)? == header {
+            let mut tensors = load_weights(&path, &Device::Cpu)?;
+            if let Some(kept) = tensors.remove("features") {
                 return Ok(Features { dims: kept.dims2()?.1, values: kept.flatten_all()?.to_vec1()? });
             }
         }
