@@ -391,7 +391,7 @@ def evaluate(place, report):
     while report.total("injected") < end:
         broken = place.folder / "broken-eval"
         stopped(place, command("broken-eval"), seconds, report,
-                lambda: tear_one(place, broken, "eval/*/run-*.json", "a finished student", report))
+                lambda: tear_one(place, broken, "eval/students/*/run-*.json", "a finished student", report))
         compare(place.folder / "judged", broken, report)
         shutil.rmtree(broken)
 

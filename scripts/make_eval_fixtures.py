@@ -1,16 +1,18 @@
-"""Writes tests/fixtures/eval_{augment,convnet}.safetensors: PyTorch's answers for tests/eval.
+"""Writes tests/fixtures/eval_{augment,convnet,students}.safetensors: PyTorch's answers for tests/eval.
 
 Needs torch, numpy and safetensors. From the repository's root: python3 scripts/make_eval_fixtures.py
 
 Images are u8 (N, H, W, 3), as in an ImageSet. Weights have the names and layouts of the Rust network.
 """
 
+import copy
 import math
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from fixtures.networks import ConvNet, ours
+from fixtures.students import FULL, STUDENTS
 from safetensors.numpy import save_file
 
 MEAN = torch.tensor([0.5071, 0.4866, 0.4409]).view(1, 3, 1, 1)
@@ -102,8 +104,60 @@ def augment_fixture(rng):
     return tensors
 
 
+def augmented_updates(rng, network, x, labels, lr):
+    """Six updates of 8 images each, through each kind of augmentation in turn, with the protocol's SGD."""
+    uniform = lambda low, high: rng.uniform(low, high, 8).astype(np.float32)
+    whole = lambda low, high: rng.integers(low, high + 1, 8)
+    parameters = {
+        "color": [uniform(-0.5, 0.5), uniform(0, 2), uniform(0.5, 1.5)],
+        "crop": [whole(-4, 4), whole(-4, 4)],
+        "cutout": [whole(0, 32), whole(0, 32)],
+        "flip": [whole(0, 1)],
+        "scale": [uniform(1 / 1.2, 1.2), uniform(1 / 1.2, 1.2)],
+        "rotate": [uniform(-math.pi / 12, math.pi / 12)],
+    }
+    flip = lambda x, turned: torch.stack([image.flip(2) if t else image for image, t in zip(x, turned)])
+    kinds = {"color": color, "crop": crop, "cutout": cutout, "flip": flip, "scale": scale, "rotate": rotate}
+    optimizer = torch.optim.SGD(network.parameters(), lr=lr, momentum=0.9, weight_decay=5e-4)
+    losses, batches = [], []
+    for name, values in parameters.items():
+        batch = rng.permutation(12)[:8]
+        plain = [v.tolist() for v in values]
+        loss = F.cross_entropy(network(kinds[name](x[batch], *plain)), labels[batch])
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+        batches.append(batch)
+    tensors = {f"augmented.{name}": np.stack(values).astype(np.float32) for name, values in parameters.items()}
+    return tensors | {"augmented.losses": np.float32(losses), "augmented.batches": np.uint8(batches)}
+
+
+def soft_updates(rng, network, x, classes, temperature=4.0):
+    """Eight updates with soft labels: AdamW under half a cosine, and the temperature's square times KL."""
+    logits = torch.from_numpy(rng.normal(0, 3, (12, classes)).astype(np.float32))
+    optimizer = torch.optim.AdamW(network.parameters(), lr=0.01, weight_decay=0.05)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=8)
+    losses, batches = [], [rng.permutation(12)[:8] for _ in range(8)]
+    for batch in batches:
+        student = F.log_softmax(network(x[batch]) / temperature, dim=1)
+        teacher = F.log_softmax(logits[batch] / temperature, dim=1)
+        loss = F.kl_div(student, teacher, reduction="batchmean", log_target=True) * temperature**2
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        schedule.step()
+        losses.append(loss.item())
+    return {
+        "soft.labels": logits.softmax(dim=1),
+        "soft.losses": np.float32(losses),
+        "soft.batches": np.uint8(batches),
+    }
+
+
 def convnet_fixture(rng):
-    """A forward pass, then ten updates of 8 of 12 images; after five of them lr x 0.1 and a fresh optimizer."""
+    """A forward pass, then ten updates of 8 of 12 images; after five of them lr x 0.1 and a fresh optimizer. From the first
+    weights again: updates with augmentation, and with soft labels."""
     classes, lr = 5, 0.05  # five times the protocol's lr: ten steps must show a difference
     network = ConvNet(depth=3, width=8, size=32, classes=classes)
     with torch.no_grad():  # factors unlike 1 and 0, as after some training
@@ -117,6 +171,7 @@ def convnet_fixture(rng):
     x = normalized(images)
     tensors["logits"] = network(x).detach()
 
+    first = copy.deepcopy(network)
     losses = []
     for step, batch in enumerate(batches):
         if step in (0, 5):
@@ -134,6 +189,64 @@ def convnet_fixture(rng):
         "batches": batches.astype(np.uint8),
         "losses": np.float32(losses),
     }
+    tensors |= augmented_updates(rng, copy.deepcopy(first), x, labels, lr)
+    tensors |= soft_updates(rng, first, x, classes)
+    return tensors
+
+
+def hashed(n, salt):
+    """n values in [-1, 1) that tests/eval/architectures.rs computes as well, so that no weights need be stored."""
+    x = (np.arange(n, dtype=np.uint64) * 2654435761 + salt * 40503 + 12345) % 2**32
+    x = ((x ^ (x >> 15)) * 2246822519) % 2**32
+    x = ((x ^ (x >> 13)) * 3266489917) % 2**32
+    return (((x ^ (x >> 16)) >> 8).astype(np.float64) / 2**23 - 1).astype(np.float32)
+
+
+def set_hashed(network):
+    """Sets every parameter, in the order of names, from hashes in our layout; norms' factors are near 1."""
+    with torch.no_grad():
+        for salt, (name, p) in enumerate(sorted(network.named_parameters())):
+            values = torch.from_numpy(hashed(p.numel(), salt))
+            if p.dim() == 1:
+                values = 0.2 * values + float("norm" in name and name.endswith("weight"))
+            elif name == "positions":
+                values = 0.2 * values
+            else:
+                values = values * (3 / p[0].numel()) ** 0.5
+            if p.dim() == 4:
+                o, i, h, w = p.shape
+                values = values.view(o, h, w, i).permute(0, 3, 1, 2)
+            p.copy_(values.view(p.shape))
+
+
+def students_fixture(rng):
+    """For each student: logits, gradients as their norms and their products with hashes, and the losses of four updates of
+    the same images. The numbers of parameters of the full sizes."""
+    images, labels = random_images(rng, 4, 32), torch.tensor([0, 3, 1, 4])
+    x = normalized(images)
+    tensors = {"images": images, "labels": labels.numpy().astype(np.uint8)}
+    for name, (network, sizes) in STUDENTS.items():
+        network = network(32, 5, **sizes)
+        set_hashed(network)
+        optimizer = torch.optim.SGD(network.parameters(), lr=0.02, momentum=0.9, weight_decay=5e-4)
+        losses = []
+        for step in range(4):
+            logits = network(x)
+            loss = F.cross_entropy(logits, labels)
+            optimizer.zero_grad()
+            loss.backward()
+            if step == 0:
+                tensors[f"{name}.logits"] = logits.detach()
+                found = sorted(ours({n: p.grad for n, p in network.named_parameters()}).items())
+                gradients = [g.double().flatten() for _, g in found]
+                hashes = [torch.from_numpy(hashed(len(g), 1000 + i)).double() for i, g in enumerate(gradients)]
+                sums = [[g.norm(), g @ h] for g, h in zip(gradients, hashes)]
+                tensors[f"{name}.gradients"] = torch.tensor(sums).float()
+            optimizer.step()
+            losses.append(loss.item())
+        tensors[f"{name}.losses"] = np.float32(losses)
+    for name, network in FULL.items():
+        tensors[f"{name}.count"] = np.int64([sum(p.numel() for p in network(32, 10).parameters())])
     return tensors
 
 
@@ -141,7 +254,9 @@ def main():
     torch.manual_seed(0)
     torch.set_num_threads(1)
     rng = np.random.default_rng(0)
-    for name, tensors in [("augment", augment_fixture(rng)), ("convnet", convnet_fixture(rng))]:
+    fixtures = [("augment", augment_fixture), ("convnet", convnet_fixture), ("students", students_fixture)]
+    for name, make in fixtures:
+        tensors = make(rng)
         arrays = {k: np.ascontiguousarray(v.numpy() if torch.is_tensor(v) else v) for k, v in tensors.items()}
         save_file(arrays, f"tests/fixtures/eval_{name}.safetensors")
 

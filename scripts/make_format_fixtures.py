@@ -2,7 +2,7 @@
 """Writes tests/fixtures/formats/: sets as other programs write them, for `distill import` to read.
 
 Run from the root of the repository: python scripts/make_format_fixtures.py
-Needs: pip install torch numpy datasets webdataset pillow
+Needs: pip install torch numpy safetensors datasets webdataset pillow
 
 Six images of 2 x 2 in three classes: the pixel at (image i, channel c, row y, column x) is 40 i + 12 c + 4 y + x + 5.
 """
@@ -14,6 +14,7 @@ import numpy as np
 import torch
 import webdataset
 from PIL import Image
+from safetensors.torch import save_file
 
 FOLDER = Path("tests/fixtures/formats")
 NAMES = ["blue jay", "crane", "été"]
@@ -35,7 +36,13 @@ def main():
     torch.save({"data": strided[1:], "targets": labels.int()[1:], "classes": NAMES}, FOLDER / "strided.pt")
     torch.save((unit.half(), labels), FOLDER / "half.pt", pickle_protocol=4)
     torch.save({"images": torch.nn.Parameter(unit), "labels": labels}, FOLDER / "parameter.pt", pickle_protocol=5)
-    torch.save((unit, torch.eye(3)[labels]), FOLDER / "soft.pt")
+    # Learned soft labels, images in no order; and a teacher's, for two views of each image.
+    soft = 0.7 * torch.eye(3)[labels] + torch.tensor([0.05, 0.1, 0.15])
+    torch.save((unit.flip(0), soft.flip(0)), FOLDER / "soft.pt")
+    views = torch.stack([soft, soft.roll(1, 1)], 1).numpy()
+    save_file({"images": unit, "labels": labels, "extra": unit[:1].clone()}, FOLDER / "tensors.safetensors")
+    names = np.array(NAMES)
+    np.savez(FOLDER / "soft_views.npz", images=pixels, labels=np.array(LABELS), soft_labels=views, class_names=names)
     torch.save({"images": pixels, "labels": LABELS}, FOLDER / "numpy.pt")
 
     last = pixels.transpose(0, 2, 3, 1)

@@ -9,6 +9,7 @@
 //!   -> sampler: noise of (seed, class, index) -> latent stages (diffusion::samplers)
 //!   -> VAE decodes -> DistilledSet                      distilled (formats: other programs' files, out and in)
 //!   -> the same ImageSet type -> students -> eval.json  eval
+//!   -> all of a run's files -> one HTML page            report
 //! ```
 //!
 //! `ops` knows candle only; `nn` knows `ops`; `models` know `nn`; `diffusion` never knows `models`; `train` never knows
@@ -36,6 +37,7 @@ pub mod ops;
 mod order;
 pub mod picture;
 pub mod progress;
+pub mod report;
 pub mod rng;
 pub mod run_dir;
 pub mod stages;

@@ -73,6 +73,16 @@ impl RunDir {
         self.root.join("samples")
     }
 
+    /// The event file of a stage for TensorBoard.
+    pub fn tensorboard(&self, stage: &str) -> PathBuf {
+        self.root.join("tensorboard").join(stage)
+    }
+
+    /// The page that `distill report` writes.
+    pub fn report(&self) -> PathBuf {
+        self.root.join("report.html")
+    }
+
     pub fn distilled(&self) -> PathBuf {
         self.root.join("distilled")
     }
@@ -135,29 +145,29 @@ impl RunDir {
         };
         Ok(folders(&self.distilled())?.into_iter().filter_map(dated).collect())
     }
-
-    /// The newest distilled set of this run.
-    pub fn newest_distilled(&self) -> Result<Option<PathBuf>> {
-        let real = RunDir::new(self.root.canonicalize().at(&self.root)?);
-        let sets = self.dated_sets(&Order::of(folder_of(&real.root)), &real.name())?;
-        Ok(sets.into_iter().max().map(|(_, set)| set))
-    }
 }
 
-/// The newest distilled set of the run `out`, or of any run under `out` and those that were imported there.
-pub fn newest_distilled(out: &Path) -> Result<PathBuf> {
+/// The distilled sets of the run `out`, or of all runs under `out` and those that were imported there; the newest first.
+pub fn distilled_sets(out: &Path) -> Result<Vec<PathBuf>> {
     let here = RunDir::new(out);
-    let newest = if here.is_run() {
-        here.newest_distilled()?
+    let mut found = if here.is_run() {
+        let real = RunDir::new(out.canonicalize().at(out)?);
+        here.dated_sets(&Order::of(folder_of(&real.root)), &real.name())?
     } else {
         let order = Order::of(out);
         let mut found = here.dated_sets(&order, "")?;
         for run in folders(out)?.into_iter().map(RunDir::new) {
             found.extend(run.dated_sets(&order, &run.name())?);
         }
-        found.into_iter().max().map(|(_, set)| set)
+        found
     };
-    match newest {
+    found.sort();
+    Ok(found.into_iter().rev().map(|(_, set)| set).collect())
+}
+
+/// The newest distilled set of the run `out`, or of any run under `out` and those that were imported there.
+pub fn newest_distilled(out: &Path) -> Result<PathBuf> {
+    match distilled_sets(out)?.into_iter().next() {
         Some(set) => Ok(set),
         None => fail!(
             "{}: no distilled set is there; make one with `distill sample`, or name one with --on PATH",

@@ -3,7 +3,7 @@
 
 use candle_core::{Device, Tensor};
 use distill::error::Result;
-use distill::models::students::{ConvNet, ConvNetConfig};
+use distill::models::students::{Classifier, ConvNet, ConvNetConfig, NormKind};
 use distill::models::unet::{LatentShape, UNet, UNetConfig};
 use distill::models::vae::{Vae, VaeConfig};
 use distill::nn::Params;
@@ -93,7 +93,7 @@ fn of_the_unet() {
 
 #[test]
 fn of_the_convnet() {
-    let config = ConvNetConfig { depth: 3, width: 8, size: 16, classes: 4 };
+    let config = ConvNetConfig { depth: 3, width: 8, norm: NormKind::Instance, size: 16, classes: 4 };
     let build = |params: &Params| ConvNet::new(config, params.builder());
     let loss = |net: &ConvNet, tape: &Tape| {
         let logits = net.forward(tape, &Value::constant(normal("images", &[3, 16, 16, 3])))?;

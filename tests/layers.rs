@@ -14,6 +14,7 @@ const FORBIDDEN: &[(&str, &[&str])] = &[
     ("distilled", &["ops", "nn", "models", "diffusion", "train", "stages", "eval", "commands", "config"]),
     ("formats", &["ops", "nn", "models", "diffusion", "train", "stages", "eval", "commands", "config"]),
     ("eval", &["diffusion", "stages", "commands", "config"]),
+    ("report", &["ops", "nn", "models", "diffusion", "train", "stages", "eval", "commands", "config"]),
     ("config", &["commands", "stages", "eval", "ops"]),
     ("stages", &["commands", "eval"]),
 ];

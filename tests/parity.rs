@@ -106,6 +106,7 @@ fn follow(fixture: &Fixture, params: &Params, ema: &Params, loss: impl Fn(&Tape,
         keep: Keep { last: 1, best: false },
         dir: folder.path().into(),
         pictures: folder.path().into(),
+        tensorboard: None,
         deadline: None,
         console: &Console::new(Verbosity::Quiet),
     };

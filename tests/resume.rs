@@ -129,6 +129,7 @@ impl Attempt<'_> {
             intervals: Intervals { log: 3, checkpoint: 5, sample: 10 },
             dir: dir.join("run"),
             pictures: dir.into(),
+            tensorboard: Some(dir.join("events")),
             deadline: self.deadline,
             keep: self.keep,
             console,
@@ -166,7 +167,23 @@ fn left_behind(dir: &Path) -> (u64, Option<u64>, String, BTreeMap<String, Vec<u3
     (state.step, state.total, fs::read_to_string(run.join("metrics.jsonl")).unwrap(), tensors)
 }
 
+/// The records of the only event file, less their times: an event begins with nine bytes of time.
+fn events(dir: &Path) -> Vec<Vec<u8>> {
+    let files: Vec<_> = fs::read_dir(dir.join("events")).unwrap().map(|entry| entry.unwrap().path()).collect();
+    assert_eq!(files.len(), 1, "{files:?}");
+    let bytes = fs::read(&files[0]).unwrap();
+    let (mut rest, mut records) = (&bytes[..], Vec::new());
+    while !rest.is_empty() {
+        let length = u64::from_le_bytes(rest[..8].try_into().unwrap()) as usize;
+        records.push(rest[12 + 9..12 + length].to_vec());
+        rest = &rest[12 + length + 4..];
+    }
+    records
+}
+
 fn assert_same(a: &Path, b: &Path) {
+    let (of_a, of_b) = (events(a), events(b));
+    assert!(of_a == of_b, "events: {} and {}", of_a.len(), of_b.len());
     let (a, b) = (left_behind(a), left_behind(b));
     assert_eq!((a.0, a.1), (b.0, b.1));
     assert_eq!(a.2, b.2, "metrics");
@@ -195,6 +212,9 @@ fn twenty_steps_are_ten_and_ten_bit_for_bit() {
         let attempt = Attempt { stage, ..VAE };
         let whole = attempt.run(straight.path()).unwrap();
         assert_eq!((whole.steps, whole.images), (20, 60));
+        // The version, the start, every line and the pictures of steps 10 and 20.
+        let lines = left_behind(straight.path()).2.lines().count();
+        assert_eq!(events(straight.path()).len(), 2 + lines + 2);
         for at in [2, 10, 18] {
             Attempt { stage, trouble: Trouble::Stop(at), ..VAE }.fails(broken.path(), &["stopped by the test"]);
         }

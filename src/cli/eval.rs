@@ -2,23 +2,23 @@
 
 use std::path::PathBuf;
 
-use clap::builder::{PossibleValuesParser, TypedValueParser, ValueParser};
+use clap::builder::{PossibleValue, TypedValueParser, ValueParser};
 use clap::{Args, ValueEnum, ValueHint};
 
-use super::Common;
 use super::common::datasets;
 use super::sample::images_per_class;
+use super::{Common, ReadingArgs};
 use crate::data::Dataset;
 use crate::eval::{Protocol, StudentKind};
 
 /// Options of judging.
 #[derive(Args, Clone, Debug)]
 pub struct Judging {
-    /// Network that is trained on the set
-    #[arg(long, value_name = "NAME", default_value = "convnet", value_parser = students())]
-    pub student: StudentKind,
-    /// Recipe of training and testing [default: the run's eval.protocol]
-    #[arg(long, value_name = "NAME", value_parser = PossibleValuesParser::new(Protocol::names()))]
+    /// Network that is trained on the set; several, or all: with --compare, a table of students and sets
+    #[arg(long, value_name = "NAME,...", value_delimiter = ',', default_value = "convnet", value_parser = students(true))]
+    student: Vec<String>,
+    /// Recipe of training and testing, by its name or as a TOML file of your own [default: the run's eval.protocol]
+    #[arg(long, value_name = "NAME", value_parser = protocols(), hide_possible_values = true)]
     pub protocol: Option<String>,
     /// Students trained; the result is their mean [default: the protocol's]
     #[arg(long, value_name = "N")]
@@ -31,6 +31,21 @@ pub struct Judging {
     pub split: EvalSplit,
 }
 
+impl Judging {
+    /// The students that were named, each once, in the order of their naming.
+    pub fn students(&self) -> Vec<StudentKind> {
+        let mut students = Vec::new();
+        for name in &self.student {
+            let named = name.parse().map_or_else(|_| StudentKind::ALL.to_vec(), |kind| vec![kind]);
+            students.extend(named.into_iter().filter(|kind| !students.contains(kind)).collect::<Vec<_>>());
+        }
+        students
+    }
+}
+
+/// Stands for every student.
+const ALL: &str = "all";
+
 /// Where test images are from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum EvalSplit {
@@ -40,26 +55,114 @@ pub enum EvalSplit {
 
 #[derive(Args, Clone, Debug)]
 pub struct EvalArgs {
-    /// What to train on: a distilled set, real, random-real, or reconstructed (random-real through the run's VAE)
-    /// [default: the newest distilled set]
+    /// What to train on: a distilled set, a folder of images, or another program's file; real, or so many real images a class:
+    /// random-real, k-center, herding, reconstructed (random-real through the run's VAE) [default: the newest distilled set]
     #[arg(long, value_name = "SET", value_hint = ValueHint::AnyPath)]
     pub on: Option<String>,
-    /// Images per class of random-real and reconstructed
+    /// Judge a distilled set beside real images under one protocol, and print a table
+    #[arg(long)]
+    pub compare: bool,
+    /// Rows of that table [default: all that can be had; real if it was judged before]
+    #[arg(long, value_name = "ROW,...", value_delimiter = ',', requires = "compare")]
+    pub rows: Vec<RowKind>,
+    /// Images per class of real images; with --compare, of the distilled set as well
     #[arg(long, value_name = "N", value_parser = images_per_class())]
     pub ipc: Option<u32>,
-    /// Data set of real, random-real and reconstructed [default: the newest run's]
+    /// Data set of the real images, and the one that a file stands for [default: the newest run's]
     #[arg(long, value_name = "NAME", value_parser = datasets(), hide_possible_values = true)]
     pub dataset: Option<Dataset>,
     /// Run whose distilled set is judged [default: the newest]
     #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
     pub run: Option<PathBuf>,
+    /// Teacher in whose features k-center and herding choose, and that labels real images where the protocol has soft labels
+    /// [default: the newest]
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub teacher: Option<PathBuf>,
+    /// Views of each real image that it labels [default: 20, as `distill label`]
+    #[arg(long, value_name = "K", value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub views: Option<u32>,
+    #[command(flatten)]
+    pub reading: ReadingArgs,
     #[command(flatten)]
     pub judging: Judging,
     #[command(flatten)]
     pub common: Common,
 }
 
-fn students() -> ValueParser {
-    let names = PossibleValuesParser::new(StudentKind::ALL.map(StudentKind::as_str));
-    names.try_map(|name| name.parse::<StudentKind>()).into()
+/// A row of the comparison.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum RowKind {
+    /// Real images drawn at random
+    RandomReal,
+    /// Real images that cover the others in a teacher's features
+    KCenter,
+    /// Real images whose mean is near the class's in a teacher's features
+    Herding,
+    /// random-real through the run's VAE
+    Reconstructed,
+    /// The distilled set
+    Distilled,
+    /// The whole train split, under the protocol `steps`
+    Real,
+}
+
+/// Students by name: plain ones, which shells complete, and those with sizes of their own; with `all` for every one.
+pub(super) fn students(all: bool) -> ValueParser {
+    #[derive(Clone)]
+    struct Students(bool);
+
+    impl TypedValueParser for Students {
+        type Value = String;
+
+        fn parse_ref(
+            &self,
+            command: &clap::Command,
+            arg: Option<&clap::Arg>,
+            value: &std::ffi::OsStr,
+        ) -> Result<String, clap::Error> {
+            let all = self.0;
+            let known = move |text: &str| match all && text == ALL {
+                true => Ok(text.to_string()),
+                false => text.parse::<StudentKind>().map(|kind| kind.to_string()),
+            };
+            known.parse_ref(command, arg, value)
+        }
+
+        fn possible_values(&self) -> Option<Box<dyn Iterator<Item = PossibleValue> + '_>> {
+            let all = self.0.then(|| ALL.to_string());
+            let names = StudentKind::ALL.iter().map(ToString::to_string).chain(all);
+            Some(Box::new(names.map(PossibleValue::new)))
+        }
+    }
+
+    ValueParser::new(Students(all))
+}
+
+/// Protocols: those with a name, which shells complete, and files.
+fn protocols() -> ValueParser {
+    #[derive(Clone)]
+    struct Protocols;
+
+    impl TypedValueParser for Protocols {
+        type Value = String;
+
+        fn parse_ref(
+            &self,
+            command: &clap::Command,
+            arg: Option<&clap::Arg>,
+            value: &std::ffi::OsStr,
+        ) -> Result<String, clap::Error> {
+            let known = |text: &str| match Protocol::is_path(text) {
+                true => Ok(text.to_string()), // read when it is needed
+                false => Protocol::named(text).map(|protocol| protocol.name),
+            };
+            known.parse_ref(command, arg, value)
+        }
+
+        fn possible_values(&self) -> Option<Box<dyn Iterator<Item = PossibleValue> + '_>> {
+            Some(Box::new(Protocol::names().into_iter().map(PossibleValue::new)))
+        }
+    }
+
+    ValueParser::new(Protocols)
 }

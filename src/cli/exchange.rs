@@ -27,15 +27,10 @@ pub struct ExportArgs {
     pub common: Common,
 }
 
-#[derive(Args, Clone, Debug)]
-pub struct ImportArgs {
-    /// What to read
-    #[arg(value_hint = ValueHint::AnyPath)]
-    pub path: PathBuf,
-    /// Data set that the images stand for
-    #[arg(long, value_name = "NAME", value_parser = datasets(), hide_possible_values = true)]
-    pub dataset: Dataset,
-    /// What it is [default: guessed from its name]
+/// How another program's file is to be read.
+#[derive(Args, Clone, Debug, Default, PartialEq, Eq)]
+pub struct ReadingArgs {
+    /// What the file is [default: guessed from its name]
     #[arg(long, value_name = "FORMAT")]
     pub format: Option<Format>,
     /// What the numbers of a tensor mean [default: bytes for whole numbers; floating-point ones need it]
@@ -44,6 +39,18 @@ pub struct ImportArgs {
     /// PyTorch file of the labels [default: in the file itself, or labels*.pt beside images*.pt]
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub labels: Option<PathBuf>,
+}
+
+#[derive(Args, Clone, Debug)]
+pub struct ImportArgs {
+    /// What to read
+    #[arg(value_hint = ValueHint::AnyPath)]
+    pub path: PathBuf,
+    /// Data set that the images stand for
+    #[arg(long, value_name = "NAME", value_parser = datasets(), hide_possible_values = true)]
+    pub dataset: Dataset,
+    #[command(flatten)]
+    pub reading: ReadingArgs,
     /// Name of the distilled set's folder [default: the file's name]
     #[arg(long, value_name = "NAME")]
     pub name: Option<String>,

@@ -6,24 +6,32 @@ mod data;
 mod eval;
 mod exchange;
 mod inspect;
+mod label;
 mod presets;
+mod quality;
+mod report;
 mod run;
 mod runs;
 mod sample;
 mod shell;
+mod teacher;
 mod train;
 
 pub use bench::BenchArgs;
 pub use common::{Common, Configuring, DType};
 pub use data::{DataAction, DataActionArgs, DataArgs, FetchArgs};
-pub use eval::{EvalArgs, EvalSplit, Judging};
-pub use exchange::{ExportArgs, ImportArgs};
+pub use eval::{EvalArgs, EvalSplit, Judging, RowKind};
+pub use exchange::{ExportArgs, ImportArgs, ReadingArgs};
 pub use inspect::InspectArgs;
+pub use label::LabelArgs;
 pub use presets::PresetsArgs;
+pub use quality::{Against, QualityArgs};
+pub use report::ReportArgs;
 pub use run::RunArgs;
 pub use runs::RunsArgs;
 pub use sample::{SampleArgs, Sampling};
 pub use shell::{CompletionsArgs, ManArgs};
+pub use teacher::TeacherArgs;
 pub use train::{Stage, TrainArgs, Training};
 
 use clap::{Parser, Subcommand};
@@ -49,6 +57,12 @@ pub enum Command {
     Sample(SampleArgs),
     /// Train students on a set and test them on real images
     Eval(EvalArgs),
+    /// Train a classifier on the real train split, which then judges and labels other sets
+    Teacher(TeacherArgs),
+    /// Compare a distilled set's images with real ones in a teacher's features
+    Quality(QualityArgs),
+    /// Add a teacher's soft labels to a distilled set
+    Label(LabelArgs),
     /// Train, sample and evaluate, with a summary at the end
     Run(RunArgs),
     /// Show what is in a run, a checkpoint, a weights file or a distilled set
@@ -59,6 +73,8 @@ pub enum Command {
     Import(ImportArgs),
     /// List runs: how far they are, their size and their best figures
     Runs(RunsArgs),
+    /// Write one HTML page about a run: curves, images, accuracies, configuration
+    Report(ReportArgs),
     /// List the presets, print one, or describe every key of the configuration
     Presets(PresetsArgs),
     /// Describe a data set, or check every image of it
@@ -78,6 +94,9 @@ impl Command {
             Command::Train(args) => Some(&args.common),
             Command::Sample(args) => Some(&args.common),
             Command::Eval(args) => Some(&args.common),
+            Command::Teacher(args) => Some(&args.common),
+            Command::Quality(args) => Some(&args.common),
+            Command::Label(args) => Some(&args.common),
             Command::Run(args) => Some(&args.common),
             Command::Inspect(args) => Some(&args.common),
             Command::Export(args) => Some(&args.common),
@@ -85,7 +104,9 @@ impl Command {
             Command::Data(DataArgs { action: DataAction::Info(args) | DataAction::Verify(args) }) => Some(&args.common),
             Command::Data(DataArgs { action: DataAction::Fetch(args) }) => Some(&args.common),
             Command::Bench(args) => Some(&args.common),
-            Command::Runs(_) | Command::Presets(_) | Command::Completions(_) | Command::Man(_) => None,
+            Command::Runs(_) | Command::Report(_) | Command::Presets(_) | Command::Completions(_) | Command::Man(_) => {
+                None
+            }
         }
     }
 }

@@ -1,11 +1,14 @@
 //! Options of `distill sample`, and of sampling inside `distill run`.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args, ValueHint};
 
 use super::Common;
+use super::train::parse_duration;
 use crate::config::Override;
+use crate::diffusion::samplers::SamplerKind;
 
 /// Options of sampling.
 #[derive(Args, Clone, Debug)]
@@ -13,23 +16,27 @@ pub struct Sampling {
     /// Images per class
     #[arg(long, value_name = "N", default_value_t = 10, value_parser = images_per_class())]
     pub ipc: u32,
-    /// DDIM steps [default: the run's sampler.steps]
+    /// Sampling algorithm [default: the run's sampler.method]
+    #[arg(long, value_name = "NAME")]
+    pub sampler: Option<SamplerKind>,
+    /// Sampling steps [default: the run's sampler.steps]
     #[arg(long, value_name = "N")]
     pub steps: Option<u32>,
     /// Scale of classifier-free guidance; 1 is none [default: the run's sampler.guidance]
     #[arg(long, value_name = "S")]
     pub guidance: Option<f64>,
-    /// Noise added on the way: 0 none (DDIM), 1 as DDPM [default: the run's sampler.eta]
+    /// Noise that DDIM adds on the way: 0 none, 1 as DDPM [default: the run's sampler.eta]
     #[arg(long, value_name = "ETA")]
     pub eta: Option<f64>,
 }
 
 impl Sampling {
     pub fn overrides(&self) -> Vec<Override> {
+        let sampler = self.sampler.map(|v| Override::new("sampler.method", v.as_str(), "--sampler"));
         let steps = self.steps.map(|v| Override::new("sampler.steps", i64::from(v), "--steps"));
         let guidance = self.guidance.map(|v| Override::new("sampler.guidance", v, "--guidance"));
         let eta = self.eta.map(|v| Override::new("sampler.eta", v, "--eta"));
-        [steps, guidance, eta].into_iter().flatten().collect()
+        [sampler, steps, guidance, eta].into_iter().flatten().collect()
     }
 }
 
@@ -40,6 +47,9 @@ pub struct SampleArgs {
     pub run: Option<PathBuf>,
     #[command(flatten)]
     pub sampling: Sampling,
+    /// Sample as many images per class as this time allows, for example 10m: a batch is timed, then the number is fixed
+    #[arg(long, value_name = "TIME", value_parser = parse_duration, conflicts_with = "ipc")]
+    pub budget: Option<Duration>,
     /// Sample only these classes: numbers or names, separated by commas [default: all]
     #[arg(long, value_name = "LIST", value_delimiter = ',')]
     pub classes: Vec<String>,

@@ -32,6 +32,10 @@ pub struct Training {
     /// validation_loss, the lower the better
     #[arg(long)]
     pub keep_best: bool,
+    /// Write event files for TensorBoard too, into the run's folder tensorboard/: every figure of metrics.jsonl, and the
+    /// pictures
+    #[arg(long)]
+    pub tensorboard: bool,
     #[command(flatten)]
     pub configuring: Configuring,
 }
@@ -55,7 +59,7 @@ pub enum Stage {
 }
 
 /// A time such as 30m, 1h30m or 90s; a bare number counts seconds. At most a year.
-fn parse_duration(text: &str) -> std::result::Result<Duration, String> {
+pub(super) fn parse_duration(text: &str) -> std::result::Result<Duration, String> {
     const YEAR: Duration = Duration::from_secs(365 * 24 * 3600);
     let seconds = text.parse().ok().and_then(|s| Duration::try_from_secs_f64(s).ok());
     match seconds.map_or_else(|| humantime::parse_duration(text).map_err(|e| e.to_string()), Ok) {

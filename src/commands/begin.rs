@@ -46,7 +46,8 @@ pub fn prepare(dir: &RunDir, config: &Config, overwrite: bool, stage: Option<Sta
     if overwrite {
         // A UNet is worth nothing without the VAE that it was trained on.
         let stages: &[&str] = if stage == Some(Stage::Unet) { &["unet"] } else { &["vae", "unet"] };
-        for folder in stages.iter().map(|stage| dir.stage(stage)).filter(|folder| folder.exists()) {
+        let folders = stages.iter().flat_map(|stage| [dir.stage(stage), dir.tensorboard(stage)]);
+        for folder in folders.filter(|folder| folder.exists()) {
             fs::remove_dir_all(&folder).at(&folder)?;
         }
         put_aside(dir)?;
@@ -59,9 +60,9 @@ pub fn prepare(dir: &RunDir, config: &Config, overwrite: bool, stage: Option<Sta
     Ok(lock)
 }
 
-/// Moves what was made with weights that are gone, sets, evaluations and the model's card, into `old-1/`, `old-2/`, ...
+/// Moves what was made with weights that are gone, sets, evaluations, the model's card and the report, into `old-1/`, `old-2/`, ...
 fn put_aside(dir: &RunDir) -> Result<()> {
-    let made = [dir.distilled(), dir.eval(), dir.model_card()];
+    let made = [dir.distilled(), dir.eval(), dir.model_card(), dir.report()];
     let made: Vec<_> = made.iter().filter(|path| path.exists()).collect();
     if made.is_empty() {
         return Ok(());

@@ -34,14 +34,14 @@ pub struct Drawn {
 impl Drawing<'_> {
     /// Everything that decides the pixels. The batch size is among it: sums are rounded otherwise in another batch.
     pub fn plan(&self, run: &RunDir) -> Result<Map<String, Value>> {
-        let Sampling { steps, guidance, eta, seed } = self.sampling;
+        let Sampling { method, steps, guidance, eta, seed } = self.sampling;
         let mut images = Sha256::new();
         for &(class, index) in self.named {
             images.update([class.to_le_bytes(), index.to_le_bytes()].concat());
         }
         let plan = json!({
             "format": 1, "environment": Environment::of(&self.generator.device), "vae": sha256_file(&run.weights("vae"))?,
-            "unet": sha256_file(&run.weights("unet"))?, "steps": steps, "guidance": guidance, "eta": eta, "seed": seed,
+            "unet": sha256_file(&run.weights("unet"))?, "method": method, "steps": steps, "guidance": guidance, "eta": eta, "seed": seed,
             "batch_size": self.batch_size, "images": self.named.len(), "classes_and_indices": hex(&images.finalize()),
         });
         Ok(plan.as_object().cloned().unwrap_or_default())

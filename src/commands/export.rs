@@ -8,10 +8,11 @@ use super::{print, to_json};
 use crate::cli::ExportArgs;
 use crate::distilled;
 use crate::error::Result;
-use crate::formats;
+use crate::formats::{self, Format};
+use crate::progress::Console;
 use crate::run_dir::newest_distilled;
 
-pub fn run(args: &ExportArgs) -> Result<()> {
+pub fn run(args: &ExportArgs, console: &Console) -> Result<()> {
     let source = match &args.set {
         Some(path) => path.clone(),
         None => newest_distilled(&args.common.out)?,
@@ -25,6 +26,9 @@ pub fn run(args: &ExportArgs) -> Result<()> {
     });
     formats::check_apart(&source, &target)?;
     formats::check_place(&target, args.format, args.overwrite)?;
+    if listing.soft_labels.is_some() && !matches!(args.format, Format::Pt | Format::Npz) {
+        console.warn("this format has no place for soft labels, which stay behind; pt and npz take them");
+    }
     if !args.common.dry_run {
         let images = &mut std::iter::repeat_with(|| set.image()).take(listing.len());
         formats::export(&listing, images, args.format, &target, args.overwrite)?;

@@ -6,7 +6,7 @@ use serde_json::json;
 
 use super::resolve::check_name;
 use super::{print, to_json};
-use crate::cli::ImportArgs;
+use crate::cli::{ImportArgs, ReadingArgs};
 use crate::data::{self, Dataset};
 use crate::distilled::check_place;
 use crate::error::{Error, Result};
@@ -18,10 +18,7 @@ use crate::progress::Console;
 
 pub fn run(args: &ImportArgs, console: &Console) -> Result<()> {
     let path = &args.path;
-    if !path.exists() {
-        fail!("{}: there is no such file or folder", path.display());
-    }
-    let format = args.format.map_or_else(|| Format::guess(path), Ok)?;
+    let reading = reading(path, &args.dataset, &args.reading)?;
     let name = match &args.name {
         Some(name) => {
             check_name("--name", name)?;
@@ -36,14 +33,13 @@ pub fn run(args: &ImportArgs, console: &Console) -> Result<()> {
     let inner = Path::new("distilled").join(name);
     let target = args.common.out.join(&inner);
     check_place(&target, args.overwrite)?; // now, not after reading it all
-    let reading = Reading { dataset: args.dataset.clone(), format, pixels: args.pixels, labels: args.labels.clone() };
     let known = |size| match data::info(&args.dataset, size, args.common.data_dir.as_deref()) {
         Ok(info) => Ok(Some(info.classes)),
         Err(Error::NoData(_)) => Ok(None),
         Err(Error::Usage(_)) if matches!(args.dataset, Dataset::Hub(_)) => Ok(None), // built without the hub's reader
         Err(damaged) => Err(damaged),
     };
-    let Imported { set, warnings } = import(path, &reading, known)?;
+    let Imported { set, warnings, .. } = import(path, &reading, known)?;
     for warning in &warnings {
         console.warn(warning);
     }
@@ -62,4 +58,14 @@ pub fn run(args: &ImportArgs, console: &Console) -> Result<()> {
     }
     let verb = if args.common.dry_run { "would be imported" } else { "imported" };
     print(&format!("{}: {} images of {classes} classes {verb}", target.display(), set.images.len()))
+}
+
+/// How the file or folder at `path` is to be read, an error if there is none.
+pub fn reading(path: &Path, dataset: &Dataset, args: &ReadingArgs) -> Result<Reading> {
+    if !path.exists() {
+        fail!("{}: there is no such file or folder", path.display());
+    }
+    let format = args.format.map_or_else(|| Format::guess(path), Ok)?;
+    let ReadingArgs { pixels, labels, .. } = args.clone();
+    Ok(Reading { dataset: dataset.clone(), format, pixels, labels, exact: false })
 }

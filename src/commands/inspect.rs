@@ -87,6 +87,7 @@ fn distilled(path: &Path) -> Result<Value> {
         "classes": counts.len(),
         "classes_with_images": counts.iter().filter(|&&n| n > 0).count(),
         "most_images_of_a_class": counts.iter().max(),
+        "soft_label_views": set.soft_labels.map(|soft| soft.views),
         "provenance": set.provenance,
     }))
 }

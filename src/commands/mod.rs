@@ -2,6 +2,7 @@
 
 mod begin;
 mod bench;
+mod budget;
 mod completions;
 mod data;
 mod draw;
@@ -11,13 +12,17 @@ mod export;
 mod fetch;
 mod import;
 mod inspect;
+mod label;
 mod man;
 mod model_card;
 mod presets;
+mod quality;
+mod report;
 mod resolve;
 mod run;
 mod runs;
 mod sample;
+mod teacher;
 mod train;
 
 use std::io::Write;
@@ -40,13 +45,17 @@ pub fn run(command: &Command, console: &Console) -> Result<()> {
         Command::Train(args) => train::run(args, console),
         Command::Sample(args) => sample::run(args, console),
         Command::Eval(args) => eval::run(args, console),
+        Command::Quality(args) => quality::run(args, console),
+        Command::Label(args) => label::run(args, console),
+        Command::Teacher(args) => teacher::run(args, console),
         Command::Run(args) => run::run(args, console),
         Command::Inspect(args) => inspect::run(args),
-        Command::Export(args) => export::run(args),
+        Command::Export(args) => export::run(args, console),
         Command::Import(args) => import::run(args, console),
         Command::Data(args) => data::run(&args.action, console),
         Command::Bench(args) => bench::run(args, console),
         Command::Runs(args) => runs::run(args),
+        Command::Report(args) => report::run(args),
         Command::Presets(args) => presets::run(args),
         Command::Completions(args) => completions::run(args),
         Command::Man(args) => man::run(args),

@@ -13,6 +13,7 @@ use crate::data::Split;
 use crate::error::Result;
 use crate::eval::Evaluation;
 use crate::progress::{Console, duration};
+use crate::usage;
 
 #[derive(Serialize)]
 struct Summary {
@@ -29,6 +30,9 @@ pub fn run(args: &RunArgs, console: &Console) -> Result<()> {
     let resolved = resolve(&args.training.configuring, args.training.dataset.as_ref(), &flags, &args.common, console)?;
     // One seed for all three steps, also where it came from --set or a file.
     let common = Common { seed: Some(resolved.config.seed), ..args.common.clone() };
+    let [student] = args.judging.students()[..] else {
+        usage!("--student: `distill run` judges with one student; judge with others by `distill eval --student all`");
+    };
     let judge = Judge::new(&args.judging, &resolved.config.eval.protocol, &common)?;
     let dir = run_dir(&resolved, &args.training, &args.common)?;
     if args.common.dry_run {
@@ -49,6 +53,7 @@ pub fn run(args: &RunArgs, console: &Console) -> Result<()> {
     let sampling = SampleArgs {
         run: Some(dir.root.clone()),
         sampling: args.sampling.clone(),
+        budget: None,
         classes: Vec::new(),
         name: None,
         to: None,
@@ -60,7 +65,8 @@ pub fn run(args: &RunArgs, console: &Console) -> Result<()> {
     let sources = [Source::Distilled(set.distilled.clone().into()), Source::RandomReal(args.sampling.ipc)];
     let mut evaluations = Vec::new();
     for source in sources {
-        evaluations.push(judge.judge(&Subject { source, folder: dir.eval(), config: config.clone() }, console)?);
+        let subject = Subject { source, folder: dir.eval(), config: config.clone() };
+        evaluations.push(judge.judge(&subject, student, &judge.load(&subject, console)?, console)?);
     }
     let classes = evaluations[0].per_class.len();
     let summary = Summary {

@@ -3,11 +3,13 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Instant;
 
 use candle_core::{Device, Tensor};
 use serde::Serialize;
 use serde_json::json;
 
+use super::budget::images_within;
 use super::draw::Drawing;
 use super::dry_run::dry_run;
 use super::resolve::check_name;
@@ -16,6 +18,7 @@ use crate::checksums::sha256;
 use crate::cli::{Common, SampleArgs, Sampling as SamplingArgs};
 use crate::config::{Config, Layers, Override};
 use crate::data::Class;
+use crate::diffusion::samplers::SamplerKind;
 use crate::distilled::{Listing, Provenance, Staging};
 use crate::environment::Environment;
 use crate::error::Result;
@@ -73,6 +76,7 @@ pub fn configuration(run: &RunDir, set: &[Override], sampling: &SamplingArgs) ->
 
 /// Samples and writes a distilled set into the run's folder.
 pub fn sample(run: &RunDir, config: &Config, args: &SampleArgs, console: &Console) -> Result<Summary> {
+    let start = Instant::now();
     let seed = args.common.seed.unwrap_or(0);
     let trained = Trained::load(run, &args.common)?;
     let classes = chosen_classes(&args.classes, &trained.classes)?;
@@ -81,28 +85,32 @@ pub fn sample(run: &RunDir, config: &Config, args: &SampleArgs, console: &Consol
     if args.to.is_none() {
         console.log_to(&run.log())?;
     }
+    let sampling = Sampling::of(config, seed);
+    let batch_size = config.sampler.batch_size;
+    // A set that was begun keeps its number of images.
+    let begun = staging.begun().map(|images| images as u32 / classes.len() as u32).filter(|&ipc| ipc > 0);
+    let ipc = match (args.budget, begun) {
+        (None, _) => args.sampling.ipc,
+        (Some(_), Some(ipc)) => ipc,
+        (Some(limit), None) => images_within((limit, start), &trained.generator(), &sampling, batch_size, &classes)?,
+    };
     console.info(format!(
-        "sampling from {}: {} images of each of {} classes, {} steps, guidance {}",
+        "sampling from {}: {} images of each of {} classes, {}, {} steps, guidance {}",
         run.root.display(),
-        args.sampling.ipc,
+        ipc,
         classes.len(),
+        config.sampler.method,
         config.sampler.steps,
         config.sampler.guidance
     ));
-    let named: Vec<(u32, u32)> =
-        classes.iter().flat_map(|&class| (0..args.sampling.ipc).map(move |index| (class, index))).collect();
-    let drawing = Drawing {
-        generator: trained.generator(),
-        sampling: Sampling::of(config, seed),
-        named: &named,
-        batch_size: config.sampler.batch_size,
-    };
+    let named: Vec<(u32, u32)> = classes.iter().flat_map(|&class| (0..ipc).map(move |index| (class, index))).collect();
+    let drawing = Drawing { generator: trained.generator(), sampling, named: &named, batch_size };
     let (batches, other) = staging.batches(&drawing.plan(run)?)?;
     if let Some(key) = other {
         console.warn(format!("{}: was begun with another {key}; its images are drawn anew", target.display()));
     }
     let drawn = drawing.draw(&batches, console)?;
-    let listing = listing(run, config, args, &trained, &named);
+    let listing = listing(run, config, args, ipc, &trained, &named);
     if args.to.is_none() {
         run.note(&target)?; // before the set stands: a line without a set names nothing, a set without a line is not the newest
     }
@@ -116,11 +124,18 @@ pub fn sample(run: &RunDir, config: &Config, args: &SampleArgs, console: &Consol
 }
 
 /// What the set lists, images named by (class, index within the class).
-fn listing(run: &RunDir, config: &Config, args: &SampleArgs, trained: &Trained, named: &[(u32, u32)]) -> Listing {
+fn listing(
+    run: &RunDir,
+    config: &Config,
+    args: &SampleArgs,
+    ipc: u32,
+    trained: &Trained,
+    named: &[(u32, u32)],
+) -> Listing {
     let sampler = &config.sampler;
     let details = json!({
-        "run": run.name(), "sampler": "ddim", "steps": sampler.steps, "guidance": sampler.guidance, "eta": sampler.eta,
-        "ipc": args.sampling.ipc, "unet_steps": trained.steps,
+        "run": run.name(), "sampler": sampler.method, "steps": sampler.steps, "guidance": sampler.guidance, "eta": sampler.eta,
+        "ipc": ipc, "unet_steps": trained.steps,
         "environment": Environment::of(&trained.device),
     });
     Listing {
@@ -128,9 +143,10 @@ fn listing(run: &RunDir, config: &Config, args: &SampleArgs, trained: &Trained, 
         indices: named.iter().map(|&(_, index)| index).collect(),
         size: config.image_size,
         classes: Arc::new(trained.classes.clone()),
+        soft_labels: None,
         provenance: Provenance {
             dataset: config.dataset.clone(),
-            method: "sampled from a class-conditional latent diffusion model with DDIM".into(),
+            method: format!("sampled from a class-conditional latent diffusion model with {}", sampler.method),
             seed: args.common.seed.unwrap_or(0),
             details: details.as_object().cloned().unwrap_or_default(),
         },
@@ -237,7 +253,14 @@ fn set_name(args: &SampleArgs, config: &Config, seed: u64, chosen: &[u32], all: 
         return Ok(name.into());
     }
     let sampler = &config.sampler;
-    let mut name = format!("ipc{}-guidance{}-steps{}", args.sampling.ipc, sampler.guidance, sampler.steps);
+    let length = match args.budget {
+        Some(limit) => format!("budget{}s", limit.as_secs_f64()),
+        None => format!("ipc{}", args.sampling.ipc),
+    };
+    let mut name = format!("{length}-guidance{}-steps{}", sampler.guidance, sampler.steps);
+    if sampler.method != SamplerKind::Ddim {
+        name += &format!("-{}", sampler.method.as_str());
+    }
     if sampler.eta != 0.0 {
         name += &format!("-eta{}", sampler.eta);
     }

@@ -108,7 +108,9 @@ pub fn train(
     let images = if config.train.hold_out { set.hold_out().0 } else { set };
     let deadline = |share: f64| training.max_time.map(|limit: Duration| start + limit.mul_f64(share));
     let keep = Keep { last: training.keep_last as usize, best: training.keep_best };
-    let session = Session { config, dir, device: &device, console, images: &images, validation: &validation, keep };
+    let tensorboard = training.tensorboard;
+    let session =
+        Session { config, dir, device: &device, console, images: &images, validation: &validation, keep, tensorboard };
     let vae_share = if stage == Some(Stage::Vae) { 1.0 } else { VAE_SHARE };
     let (vae, of_vae) = session.vae(deadline(vae_share))?;
     let mut of_unet = None;
@@ -129,6 +131,7 @@ struct Session<'a> {
     images: &'a ImageSet,
     validation: &'a ImageSet,
     keep: Keep,
+    tensorboard: bool,
 }
 
 impl Session<'_> {
@@ -189,6 +192,7 @@ impl Session<'_> {
             keep: self.keep,
             dir: self.dir.stage(stage),
             pictures: self.dir.samples(),
+            tensorboard: self.tensorboard.then(|| self.dir.tensorboard(stage)),
             deadline,
             console: self.console,
         };

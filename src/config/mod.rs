@@ -13,6 +13,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::data::Dataset;
+use crate::diffusion::samplers::SamplerKind;
 use crate::diffusion::{Prediction, ScheduleKind};
 use crate::error::Result;
 use crate::models::unet::{LatentShape, UNetConfig};
@@ -79,11 +80,14 @@ pub struct TrainConfig {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SamplerConfig {
-    /// DDIM steps.
+    /// The algorithm.
+    #[serde(default)]
+    pub method: SamplerKind,
+    /// Its steps, each an evaluation of the UNet.
     pub steps: usize,
     /// Scale of classifier-free guidance; 1 is none.
     pub guidance: f64,
-    /// 0 is deterministic, 1 as noisy as DDPM.
+    /// Of DDIM: 0 is deterministic, 1 as noisy as DDPM.
     pub eta: f64,
     /// Images sampled at once; it changes the speed and the memory, and pixels by rounding only.
     pub batch_size: usize,
@@ -115,6 +119,13 @@ impl Config {
                 "sampler.steps is {}, more than the {} of diffusion.steps; lower it",
                 self.sampler.steps,
                 self.diffusion.steps
+            );
+        }
+        if self.sampler.method != SamplerKind::Ddim && self.sampler.eta != 0.0 {
+            usage!(
+                "sampler.eta is {}, but {} is deterministic; set it to 0, or sampler.method to \"ddim\"",
+                self.sampler.eta,
+                self.sampler.method
             );
         }
         Ok(())

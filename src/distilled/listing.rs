@@ -5,11 +5,12 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use super::SoftLabels;
 use crate::data::{Class, Dataset};
 use crate::error::Result;
 use crate::fail;
 
-/// A distilled set without its pixels: a few bytes an image, however large the images are.
+/// A distilled set without its pixels: a few bytes an image, however large the images are, besides soft labels.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Listing {
     /// (N), each below `classes.len()`.
@@ -20,6 +21,8 @@ pub struct Listing {
     pub size: usize,
     /// The data set's whole list, also where only some classes have images.
     pub classes: Arc<Vec<Class>>,
+    /// A probability for each class, where the set has them.
+    pub soft_labels: Option<SoftLabels>,
     pub provenance: Provenance,
 }
 

@@ -1,7 +1,8 @@
 //! Distilled sets: a few images a class with their provenance, and the folder they are kept in.
 //!
 //! ```text
-//! distilled.safetensors        images u8 (N, 3, H, W), labels i64 (N), all the rest in its metadata
+//! distilled.safetensors        images u8 (N, 3, H, W), labels i64 (N), perhaps soft_labels f32 (N, views, classes), all
+//!                              the rest in its metadata
 //! train/<000_apple>/<0003>.png the same images
 //! manifest.jsonl  README.md  grid.png
 //! ```
@@ -12,6 +13,7 @@ mod grid;
 mod listing;
 mod names;
 mod place;
+mod soft;
 mod tensor_file;
 mod write;
 
@@ -24,7 +26,8 @@ pub use grid::grid;
 pub use listing::{Listing, Provenance};
 pub use names::FileNames;
 pub use place::{Staging, check_place};
-pub use tensor_file::Reader;
+pub use soft::SoftLabels;
+pub use tensor_file::{Reader, is_foreign, safetensors_header};
 
 use crate::data::ImageSet;
 use crate::error::{AtPath, Result};
@@ -42,6 +45,8 @@ pub struct DistilledSet {
     pub images: ImageSet,
     /// (N): each image's index within its class: of the noise stream (seed, class, index), or of the real image.
     pub indices: Vec<u32>,
+    /// Of the images in their order, where there are any.
+    pub soft_labels: Option<SoftLabels>,
     pub provenance: Provenance,
 }
 
@@ -58,14 +63,14 @@ impl DistilledSet {
         }
         let order = images.by_class().concat();
         let indices = order.iter().map(|&i| indices[i]).collect();
-        Ok(DistilledSet { images: images.subset(&order), indices, provenance })
+        Ok(DistilledSet { images: images.subset(&order), indices, soft_labels: None, provenance })
     }
 
     /// Reads a distilled folder or its tensor file and checks that it is consistent, the folder's PNG files included.
     pub fn read(path: &Path) -> Result<Self> {
         let (listing, pixels) = open(path)?.pixels()?;
-        let Listing { labels, indices, size, classes, provenance } = listing;
-        Ok(DistilledSet { images: ImageSet { pixels, labels, size, classes }, indices, provenance })
+        let Listing { labels, indices, size, classes, soft_labels, provenance } = listing;
+        Ok(DistilledSet { images: ImageSet { pixels, labels, size, classes }, indices, soft_labels, provenance })
     }
 
     /// Writes the whole set to `folder`, which appears complete or not at all; see [`Staging`].
@@ -81,6 +86,7 @@ impl DistilledSet {
             indices: self.indices.clone(),
             size: self.images.size,
             classes: self.images.classes.clone(),
+            soft_labels: self.soft_labels.clone(),
             provenance: self.provenance.clone(),
         }
     }

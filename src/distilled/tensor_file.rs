@@ -1,4 +1,5 @@
-//! `distilled.safetensors`: `labels` i64 (N) and `images` u8 (N, 3, H, W), everything else as one JSON in its metadata.
+//! `distilled.safetensors`: `labels` i64 (N), `soft_labels` f32 (N, views, classes) where there are any, and `images` u8
+//! (N, 3, H, W), everything else as one JSON in its metadata.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -10,7 +11,7 @@ use safetensors::Dtype;
 use safetensors::tensor::{Metadata, TensorInfo};
 use serde::{Deserialize, Serialize};
 
-use super::{Listing, Provenance, TENSOR_FILE};
+use super::{Listing, Provenance, SoftLabels, TENSOR_FILE};
 use crate::data::{Class, Normalization};
 use crate::error::{AtPath, Error, Result};
 use crate::fail;
@@ -18,6 +19,8 @@ use crate::fail;
 /// The metadata's only key: with several, the file's bytes would follow a hash map's order.
 const KEY: &str = "distill";
 const FORMAT: u32 = 1;
+const SOFT_LABELS: &str = "soft_labels";
+const SOFT_SHAPE: &str = "(N, views, classes)";
 const PIXELS: &str =
     "RGB, 0 to 255, neither normalized nor whitened: divide by 255, subtract the mean, divide by the std";
 /// The safetensors library's own bound on a header, in bytes.
@@ -61,6 +64,9 @@ impl Writer {
         for &label in &listing.labels {
             writer.put(&i64::from(label).to_le_bytes())?;
         }
+        for value in listing.soft_labels.iter().flat_map(|soft| soft.values.iter()) {
+            writer.put(&value.to_le_bytes())?;
+        }
         Ok(writer)
     }
 
@@ -96,10 +102,14 @@ fn header(listing: &Listing) -> Result<String> {
         shape,
         data_offsets: (from, from + bytes),
     };
-    let tensors = vec![
-        ("labels".to_string(), tensor(Dtype::I64, vec![n], 0, 8 * n)),
-        ("images".to_string(), tensor(Dtype::U8, vec![n, 3, size, size], 8 * n, n * listing.image_len())),
-    ];
+    let mut tensors = vec![("labels".to_string(), tensor(Dtype::I64, vec![n], 0, 8 * n))];
+    let mut done = 8 * n;
+    if let Some(soft) = &listing.soft_labels {
+        let shape = vec![n, soft.views, listing.classes.len()];
+        tensors.push((SOFT_LABELS.to_string(), tensor(Dtype::F32, shape, done, 4 * soft.values.len())));
+        done += 4 * soft.values.len();
+    }
+    tensors.push(("images".to_string(), tensor(Dtype::U8, vec![n, 3, size, size], done, n * listing.image_len())));
     let failed = |e: &dyn std::fmt::Display| Error::Failed(format!("{TENSOR_FILE}: {e}"));
     let metadata = Metadata::new(Some(HashMap::from([(KEY.to_string(), json)])), tensors).map_err(|e| failed(&e))?;
     let mut text = serde_json::to_string(&metadata).map_err(|e| failed(&e))?;
@@ -125,7 +135,7 @@ impl Reader {
         let length = file.get_ref().metadata().at(path)?.len();
         let refuse =
             |what: String| Error::Failed(format!("{}: {what}; make it again with distill sample", path.display()));
-        let (metadata, start) = read_metadata(&mut file, length)
+        let (metadata, start) = safetensors_header(&mut file, length)
             .map_err(|what| refuse(format!("not a whole safetensors file ({what})")))?;
         let header = read_header(&metadata, path, &refuse)?;
         let tensor = |name: &str, dtype| match metadata.info(name) {
@@ -149,9 +159,32 @@ impl Reader {
         file.seek(SeekFrom::Start(start + labels.data_offsets.0 as u64)).at(path)?;
         file.read_exact(&mut bytes).at(path)?;
         let labels = read_labels(&bytes, header.classes.len()).map_err(refuse)?;
+        let soft_labels = match metadata.info(SOFT_LABELS) {
+            Some(_) => {
+                let info = tensor(SOFT_LABELS, Dtype::F32)?;
+                let &[rows, views, classes] = info.shape.as_slice() else {
+                    return Err(refuse(format!("\"{SOFT_LABELS}\" has shape {:?}, expected {SOFT_SHAPE}", info.shape)));
+                };
+                if (rows, classes) != (n, header.classes.len()) {
+                    return Err(refuse(format!(
+                        "\"{SOFT_LABELS}\" has shape {:?}, expected {SOFT_SHAPE} for {n} images and {} classes",
+                        info.shape,
+                        header.classes.len()
+                    )));
+                }
+                let mut bytes = vec![0; info.data_offsets.1 - info.data_offsets.0];
+                file.seek(SeekFrom::Start(start + info.data_offsets.0 as u64)).at(path)?;
+                file.read_exact(&mut bytes).at(path)?;
+                let values = bytes.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect();
+                let soft = SoftLabels { values: Arc::new(values), views };
+                soft.check(n, classes).map_err(refuse)?;
+                Some(soft)
+            }
+            None => None,
+        };
         file.seek(SeekFrom::Start(start + images.data_offsets.0 as u64)).at(path)?;
         let (indices, classes) = (header.indices, Arc::new(header.classes));
-        let listing = Listing { labels, indices, size, classes, provenance: header.provenance };
+        let listing = Listing { labels, indices, size, classes, soft_labels, provenance: header.provenance };
         if listing.images_per_class() != header.images_per_class {
             return Err(refuse("the counts per class in its metadata are not those of its labels".into()));
         }
@@ -176,8 +209,19 @@ impl Reader {
     }
 }
 
-/// The safetensors header of a file of `length` bytes, and where the tensors begin.
-fn read_metadata(file: &mut impl Read, length: u64) -> std::result::Result<(Metadata, u64), String> {
+/// Whether the file at `path` is a whole safetensors file, but of another program.
+pub fn is_foreign(path: &Path) -> bool {
+    let header = || {
+        let mut file = File::open(path).ok()?;
+        let length = file.metadata().ok()?.len();
+        safetensors_header(&mut file, length).ok()
+    };
+    header().is_some_and(|(header, _)| header.metadata().as_ref().is_none_or(|texts| !texts.contains_key(KEY)))
+}
+
+/// The safetensors header of a file of `length` bytes, and where the tensors begin. It is checked: each tensor has the bytes
+/// of its shape, and all of them fill the file. Errors are sentences.
+pub fn safetensors_header(file: &mut impl Read, length: u64) -> std::result::Result<(Metadata, u64), String> {
     let mut size = [0; 8];
     file.read_exact(&mut size).map_err(|_| format!("it has {length} bytes"))?;
     let size = u64::from_le_bytes(size);

@@ -89,6 +89,14 @@ impl Augmentation {
     }
 }
 
+/// View `view` of image `index` of a set, in place of the image (size, size, 3): view 0 is the image itself, every other one
+/// is changed by an augmentation of its own. Soft labels of several views are of these.
+pub fn view(image: &mut [f32], size: usize, index: u32, view: u32) {
+    if view > 0 {
+        Augmentation::draw(&mut Rng::stream(0, "label-view", index, view), 1, size).apply(image, size);
+    }
+}
+
 impl Color {
     fn draw(rng: &mut Rng) -> Self {
         Color {

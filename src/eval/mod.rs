@@ -1,27 +1,42 @@
 //! The judge of a distilled set: students trained on it and tested on real images, by a named protocol.
 
 mod augment;
+mod confusion;
 mod features;
 mod finished;
+mod optimizer;
 mod protocol;
+pub mod quality;
+pub mod select;
 mod sgd;
 mod student;
+mod teacher;
+mod training_set;
 
-pub use augment::{Augmentation, Color};
+pub use augment::{Augmentation, Color, view};
+pub use confusion::{Confusion, Mistakes};
 pub use features::Features;
 pub use finished::FinishedRuns;
-pub use protocol::{ConvNetSize, Length, Plan, Protocol};
-pub use sgd::Sgd;
-pub use student::{PixelTable, RunResult, StudentKind, train_and_test, train_step};
+pub use optimizer::Optimizer;
+pub use protocol::{ConvNetSizes, Depth, Length, OptimizerKind, Plan, Protocol, Schedule, SoftTargets};
+pub use student::{RunResult, Targets, train_and_test, train_step};
+pub use teacher::{FOLDER as TEACHERS, Recipe, Teacher, TeacherCard, TeacherTask, write_teacher};
+pub use training_set::{PixelTable, TrainingSet};
+
+pub use crate::models::students::StudentKind;
+
+use sgd::Sgd;
+
+use std::collections::BTreeSet;
 
 use candle_core::Device;
 use serde::{Deserialize, Serialize};
 
 use crate::data::{ImageSet, Normalization};
 use crate::environment::Environment;
-use crate::error::Result;
-use crate::fail;
+use crate::error::{Error, Result};
 use crate::progress::Console;
+use crate::{fail, usage};
 
 /// What is judged, and how. Both sets must list the same classes in the same order.
 #[derive(Clone, Copy)]
@@ -29,7 +44,7 @@ pub struct Trial<'a> {
     pub student: StudentKind,
     pub protocol: &'a Protocol,
     /// The images to judge.
-    pub train: &'a ImageSet,
+    pub train: &'a TrainingSet,
     /// Real images.
     pub test: &'a ImageSet,
     /// Of the data set, for both.
@@ -37,6 +52,13 @@ pub struct Trial<'a> {
     pub seed: u64,
     /// Where students are trained and tested.
     pub device: &'a Device,
+}
+
+impl Trial<'_> {
+    /// [`TrainingSet::sha256`] of what the protocol has students learn.
+    pub fn train_sha256(&self) -> String {
+        self.train.sha256(self.protocol.soft_labels.is_some())
+    }
 }
 
 /// The words that say where a trial's two sets come from.
@@ -63,7 +85,7 @@ pub struct EpochMetrics {
 }
 
 /// The result of a protocol: what eval.json holds.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Evaluation {
     pub student: String,
     /// The protocol's name, which says so if its recipe was changed.
@@ -85,16 +107,29 @@ pub struct Evaluation {
     pub test_images: usize,
     pub seed: u64,
     pub per_class: Vec<ClassAccuracy>,
+    /// What the students mistake most often, the largest share first.
+    pub confusion: Vec<Confusion>,
     /// Wall-clock time of all runs, also of those that an earlier call trained.
     pub seconds: f64,
     /// What it was computed with.
     pub environment: Environment,
+    /// The commits of the program that trained the students, each once, in the order of the runs.
+    #[serde(default)]
+    pub commits: Vec<String>,
     /// The recipe as it was carried out.
     pub protocol_settings: Protocol,
+    /// [`Protocol::sha256`] of the recipe as it was carried out.
+    pub protocol_sha256: String,
+    /// What the students learned: "hard" or "soft" labels.
+    pub labels: String,
+    /// Of all that the students learned from: [`TrainingSet::sha256`].
+    pub train_sha256: String,
+    /// Of the images that they were tested on: [`ImageSet::sha256`].
+    pub test_sha256: String,
 }
 
 /// How well one class is recognized.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ClassAccuracy {
     pub class: usize,
     pub name: String,
@@ -112,6 +147,7 @@ pub fn evaluate(
     metrics: &mut dyn FnMut(&EpochMetrics) -> Result<()>,
 ) -> Result<Evaluation> {
     check(trial)?;
+    let protocol = trial.protocol.at(trial.train.images.size)?;
     let mut results = Vec::new();
     for run in 0..trial.protocol.runs {
         let before = finished.and_then(|finished| finished.read(run, console));
@@ -133,23 +169,36 @@ pub fn evaluate(
     let runs: Vec<f64> = results.iter().map(|r| r.accuracy).collect();
     let (accuracy_mean, accuracy_std) = mean_and_std(&runs);
     Ok(Evaluation {
-        student: trial.student.as_str().into(),
+        student: trial.student.to_string(),
         protocol: trial.protocol.name.clone(),
         dataset: origin.dataset.clone(),
-        ipc: images_per_class(trial.train),
+        ipc: images_per_class(&trial.train.images),
         accuracy_mean,
         accuracy_std,
         runs,
         on: origin.on.clone(),
         split: origin.split.clone(),
-        images: trial.train.len(),
+        images: trial.train.images.len(),
         test_images: trial.test.len(),
         seed: trial.seed,
         per_class: per_class(trial, &results),
+        confusion: confusion::most_confused(trial.test, &results),
         seconds: results.iter().map(|r| r.seconds).sum(),
         environment: Environment::of(trial.device),
-        protocol_settings: trial.protocol.clone(),
+        commits: commits(&results),
+        protocol_sha256: protocol.sha256()?,
+        protocol_settings: protocol,
+        labels: if trial.protocol.soft_labels.is_some() { "soft" } else { "hard" }.into(),
+        train_sha256: trial.train_sha256(),
+        test_sha256: trial.test.sha256(),
     })
+}
+
+fn commits(results: &[RunResult]) -> Vec<String> {
+    let mut commits: Vec<String> = results.iter().filter_map(|result| result.commit.clone()).collect();
+    let mut seen = BTreeSet::new();
+    commits.retain(|commit| seen.insert(commit.clone()));
+    commits
 }
 
 /// The mean and the sample standard deviation (n - 1), which one value does not have.
@@ -162,7 +211,7 @@ pub fn mean_and_std(values: &[f64]) -> (f64, Option<f64>) {
 
 /// Refuses sets that do not fit each other.
 fn check(trial: &Trial) -> Result<()> {
-    let (train, test) = (trial.train, trial.test);
+    let (train, test) = (&trial.train.images, trial.test);
     for (what, set) in [("training", train), ("test", test)] {
         if set.is_empty() {
             fail!("the {what} set of this evaluation is empty; expected at least one image");
@@ -197,7 +246,14 @@ fn check(trial: &Trial) -> Result<()> {
             b.id
         );
     }
-    Ok(())
+    match &trial.train.soft_labels {
+        Some(soft) => soft.check(train.len(), train.classes.len()).map_err(Error::Failed),
+        None if trial.protocol.soft_labels.is_some() => usage!(
+            "protocol {} needs soft labels, and the training set has none; add a teacher's with `distill label`",
+            trial.protocol.name
+        ),
+        None => Ok(()),
+    }
 }
 
 /// The number of images of each class that has any, if it is one number.

@@ -1,17 +1,16 @@
 //! The recipes that students are trained by. A result means something only beside its protocol's name.
 
+mod depth;
+mod file;
+
 use serde::{Deserialize, Serialize};
 
-use crate::error::{Error, Result};
-use crate::nearest::nearest;
-use crate::usage;
+pub use depth::Depth;
 
-/// The protocols compiled in, as (name, file).
-const FILES: [(&str, &str); 3] = [
-    ("challenge", include_str!("../../configs/protocols/challenge.toml")),
-    ("steps", include_str!("../../configs/protocols/steps.toml")),
-    ("quick", include_str!("../../configs/protocols/quick.toml")),
-];
+use crate::checksums::sha256;
+use crate::error::{Error, Result};
+use crate::models::students::ConvNetSize;
+use crate::usage;
 
 /// How a student is trained and how often.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -20,21 +19,66 @@ pub struct Protocol {
     /// The name of the recipe; it says so where the recipe was changed.
     pub name: String,
     pub length: Length,
-    /// The learning rate drops, and the momentum starts afresh, after this many of `length`'s units.
+    /// The learning rate's course.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub schedule: Schedule,
+    /// Under [`Schedule::Drop`], the learning rate drops, and the momentum starts afresh, after this many of `length`'s
+    /// units.
+    #[serde(default, skip_serializing_if = "is_default")]
     pub drop_after: u32,
     /// What the learning rate is multiplied with at the drop.
+    #[serde(default, skip_serializing_if = "is_default")]
     pub drop_factor: f32,
     /// Images an update, at least 1; the last batch of an epoch may be shorter.
     pub batch_size: usize,
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub optimizer: OptimizerKind,
     pub lr: f32,
+    /// Of SGD.
+    #[serde(default, skip_serializing_if = "is_default")]
     pub momentum: f32,
     /// On every parameter, norms and biases too.
     pub weight_decay: f32,
     /// Whether each batch goes through one random [`super::Augmentation`].
     pub augment: bool,
+    /// Students learn the set's soft labels; without it, each image's class.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub soft_labels: Option<SoftTargets>,
     /// Students trained, each from its own initialization; the result is their mean.
     pub runs: u32,
-    pub convnet: ConvNetSize,
+    pub convnet: ConvNetSizes,
+}
+
+/// How the learning rate goes on from `lr`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Schedule {
+    /// One drop, see `drop_after`.
+    #[default]
+    Drop,
+    /// Along half a cosine to 0 after the last update (Loshchilov and Hutter 2017, without restarts).
+    Cosine,
+    Constant,
+}
+
+/// What updates the weights.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OptimizerKind {
+    /// With momentum; the decay is part of the gradient.
+    #[default]
+    Sgd,
+    /// PyTorch's defaults: betas 0.9 and 0.999, eps 1e-8.
+    Adamw,
+}
+
+/// How soft labels are learned.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SoftTargets {
+    /// Softens both the labels and the student's answer: softmax(logits / temperature). See
+    /// [`crate::ops::distillation_loss`].
+    pub temperature: f32,
 }
 
 /// How long one student trains.
@@ -48,10 +92,11 @@ pub enum Length {
 }
 
 /// The size of the ConvNet student.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct ConvNetSize {
-    pub depth: usize,
+pub struct ConvNetSizes {
+    /// Blocks, each of which halves the image.
+    pub depth: Depth,
     pub width: usize,
 }
 
@@ -60,23 +105,38 @@ pub struct ConvNetSize {
 pub struct Plan {
     pub updates_per_epoch: u32,
     pub updates: u32,
-    /// The first update (from 0) with the lower learning rate.
+    /// The first update (from 0) with the lower learning rate, under [`Schedule::Drop`].
     pub drop_at: u32,
 }
 
 impl Protocol {
-    /// The protocol called `name` in configs/protocols.
-    pub fn named(name: &str) -> Result<Self> {
-        let Some((_, text)) = FILES.iter().find(|(known, _)| *known == name) else {
-            let near = nearest(name, Self::names()).map_or(String::new(), |near| format!("; did you mean {near}?"));
-            usage!("protocol {name} is unknown; expected one of {}{near}", Self::names().join(", "));
-        };
-        toml::from_str(text).map_err(|e| Error::Failed(format!("configs/protocols/{name}.toml: {e}")))
+    /// The recipe for images of `size` x `size` pixels: what depends on the size is decided.
+    pub fn at(&self, size: usize) -> Result<Self> {
+        let ConvNetSize { depth, width } = self.convnet_at(size)?;
+        Ok(Protocol { convnet: ConvNetSizes { depth: depth.into(), width }, ..self.clone() })
     }
 
-    /// The names that [`Protocol::named`] knows.
-    pub fn names() -> Vec<&'static str> {
-        FILES.iter().map(|(name, _)| *name).collect()
+    /// The ConvNet for images of `size` x `size` pixels.
+    pub fn convnet_at(&self, size: usize) -> Result<ConvNetSize> {
+        let depth = self.convnet.depth.at(size).map_err(|e| Error::Usage(format!("protocol {}: {e}", self.name)))?;
+        Ok(ConvNetSize { depth, width: self.convnet.width })
+    }
+
+    /// SHA-256 in hex of the protocol as JSON: of all that it says, its name and the number of runs included.
+    pub fn sha256(&self) -> Result<String> {
+        let bytes = serde_json::to_vec(self).map_err(|e| Error::Failed(format!("protocol {}: {e}", self.name)))?;
+        Ok(sha256(&bytes))
+    }
+
+    /// The learning rate of update `update` of `updates`, both from 0. [`Schedule::Drop`] is the optimizer's own matter:
+    /// it loses its momentum as well.
+    pub fn lr_at(&self, update: u32, updates: u32) -> Option<f32> {
+        let part = f64::from(update) / f64::from(updates);
+        match self.schedule {
+            Schedule::Drop => None,
+            Schedule::Constant => Some(self.lr),
+            Schedule::Cosine => Some((f64::from(self.lr) * 0.5 * (1.0 + (std::f64::consts::PI * part).cos())) as f32),
+        }
     }
 
     /// The same recipe over `epochs` epochs, named as changed, with the drop at the same part of the way.
@@ -89,7 +149,9 @@ impl Protocol {
         }
         let (Length::Epochs(total) | Length::Updates(total)) = self.length;
         let part = f64::from(self.drop_after) / f64::from(total);
-        self.drop_after = (part * f64::from(epochs)).round() as u32;
+        if self.schedule == Schedule::Drop {
+            self.drop_after = (part * f64::from(epochs)).round().max(1.0) as u32;
+        }
         self.length = Length::Epochs(epochs);
         self.rename(&format!("epochs={epochs}"));
         Ok(self)
@@ -127,4 +189,8 @@ impl Protocol {
             Length::Updates(updates) => Plan { updates_per_epoch, updates, drop_at: self.drop_after },
         }
     }
+}
+
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
 }

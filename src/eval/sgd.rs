@@ -40,10 +40,8 @@ impl Sgd {
         self.lr
     }
 
-    /// Multiplies the learning rate with `factor` and forgets the momentum, as a fresh optimizer would.
-    pub fn restart(&mut self, factor: f32) {
-        self.lr *= factor;
-        self.fresh = true;
+    pub fn set_lr(&mut self, lr: f32) {
+        self.lr = lr;
     }
 
     /// One update of every parameter, in place.

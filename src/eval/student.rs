@@ -1,67 +1,25 @@
 //! One student: built, trained by a protocol and tested once, at the end.
 
-use std::str::FromStr;
+use std::collections::BTreeMap;
 use std::time::Instant;
 
 use candle_core::Tensor;
 use rand::RngCore;
-use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use super::{Augmentation, EpochMetrics, Protocol, Sgd, Trial};
-use crate::data::{ImageSet, Normalization};
-use crate::error::{Error, Result};
-use crate::models::students::{ConvNet, ConvNetConfig};
+use super::{Augmentation, EpochMetrics, Mistakes, Optimizer, PixelTable, Schedule, SoftTargets, Trial, view};
+use crate::data::ImageSet;
+use crate::environment::Environment;
+use crate::error::Result;
+use crate::models::students::Classifier;
 use crate::nn::Params;
-use crate::ops::{Tape, Value, cross_entropy};
+use crate::ops::{Tape, Value, cross_entropy, distillation_loss};
 use crate::progress::{Bar, Console};
 use crate::rng::Rng;
 use crate::{fail, interrupt};
 
 /// Images a forward pass when testing; the result does not depend on it.
-const TEST_BATCH: usize = 256;
-
-/// The networks that can be a student.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum StudentKind {
-    /// The dataset-condensation benchmark's ConvNet, in the protocol's depth and width.
-    ConvNet,
-}
-
-impl StudentKind {
-    pub const ALL: [StudentKind; 1] = [StudentKind::ConvNet];
-
-    pub fn as_str(self) -> &'static str {
-        match self {
-            StudentKind::ConvNet => "convnet",
-        }
-    }
-
-    fn build(self, protocol: &Protocol, set: &ImageSet, params: &Params) -> Result<ConvNet> {
-        let StudentKind::ConvNet = self;
-        let (depth, width) = (protocol.convnet.depth, protocol.convnet.width);
-        if depth >= usize::BITS as usize || set.size >> depth == 0 {
-            fail!(
-                "student convnet: {depth} blocks halve the image {depth} times, but images are {0} x {0} pixels; \
-                 use images of at least {1} pixels",
-                set.size,
-                1u64 << depth.min(63)
-            );
-        }
-        ConvNet::new(ConvNetConfig { depth, width, size: set.size, classes: set.classes.len() }, params.builder())
-    }
-}
-
-impl FromStr for StudentKind {
-    type Err = Error;
-
-    fn from_str(name: &str) -> Result<Self> {
-        Self::ALL.into_iter().find(|kind| kind.as_str() == name).ok_or_else(|| {
-            let known = Self::ALL.map(Self::as_str).join(", ");
-            Error::Usage(format!("--student {name}: unknown student; expected one of {known}"))
-        })
-    }
-}
+pub(super) const TEST_BATCH: usize = 256;
 
 /// What one student reached.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -70,9 +28,15 @@ pub struct RunResult {
     pub accuracy: f64,
     /// The same among each class's test images; `None` for a class without any.
     pub per_class: Vec<Option<f64>>,
+    /// None in files of earlier versions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mistakes: Option<Mistakes>,
     pub epochs: Vec<EpochMetrics>,
     /// Wall-clock time of training and testing.
     pub seconds: f64,
+    /// The commit of the program that trained it, as in [`Environment`].
+    #[serde(default)]
+    pub commit: Option<String>,
 }
 
 /// Trains student number `run` of the trial, and tests it as it is after the last update. `metrics` gets every epoch.
@@ -87,52 +51,62 @@ pub fn train_and_test(
 ) -> Result<RunResult> {
     let start = Instant::now();
     let params = Params::new(Rng::stream(trial.seed, "student-init", run, 0).next_u64(), trial.device);
-    let network = trial.student.build(trial.protocol, trial.train, &params)?;
-    let epochs = train(trial, run, &network, &params, console, metrics)?;
-    let correct = test(trial, &network, console)?;
+    let network = build(trial, &params)?;
+    let epochs = train(trial, run, network.as_ref(), &params, console, metrics)?;
+    let (correct, mistakes) = test(trial, network.as_ref(), console)?;
     let all = correct.iter().fold((0, 0), |sum, class| (sum.0 + class.0, sum.1 + class.1));
     let percent = |(right, total): (u32, u32)| (total > 0).then(|| 100.0 * f64::from(right) / f64::from(total));
     Ok(RunResult {
         accuracy: percent(all).unwrap_or(0.0),
         per_class: correct.into_iter().map(percent).collect(),
+        mistakes: Some(mistakes),
         epochs,
         seconds: start.elapsed().as_secs_f64(),
+        commit: Environment::of(trial.device).commit,
     })
+}
+
+/// The trial's student, its parameters in `params`.
+fn build(trial: &Trial, params: &Params) -> Result<Box<dyn Classifier>> {
+    let images = &trial.train.images;
+    trial.student.build(trial.protocol.convnet_at(images.size)?, images.size, images.classes.len(), params.builder())
 }
 
 /// Trains to the end of the protocol.
 fn train(
     trial: &Trial,
     run: u32,
-    network: &ConvNet,
+    network: &dyn Classifier,
     params: &Params,
     console: &Console,
     metrics: &mut dyn FnMut(&EpochMetrics) -> Result<()>,
 ) -> Result<Vec<EpochMetrics>> {
     let (protocol, set) = (trial.protocol, trial.train);
-    let plan = protocol.plan(set.len());
-    let pixels = PixelTable::new(trial.normalization);
-    let mut optimizer = Sgd::new(params, protocol)?;
+    let size = set.images.size;
+    let plan = protocol.plan(set.images.len());
+    let batches = Batches { trial, run, pixels: PixelTable::new(trial.normalization) };
+    let average = Params::new(0, trial.device);
+    build(trial, &average)?;
+    let mut optimizer = Optimizer::new(params, &average, protocol)?;
     let mut epochs = Vec::new();
     let mut update = 0;
     let label = format!("student {}/{}", run + 1, protocol.runs);
     let bar = console.bar(&label, 0, u64::from(plan.updates));
     while update < plan.updates {
         let epoch = epochs.len() as u32;
-        let order = Rng::stream(trial.seed, "student-batch", run, epoch).permutation(set.len());
+        let order = Rng::stream(trial.seed, "student-batch", run, epoch).permutation(set.images.len());
         let (mut total, mut seen) = (0.0, 0);
         for indices in order.chunks(protocol.batch_size).take((plan.updates - update) as usize) {
             interrupt::check()?;
-            if update == plan.drop_at {
-                optimizer.restart(protocol.drop_factor);
+            if protocol.schedule == Schedule::Drop && update == plan.drop_at {
+                optimizer = Optimizer::new(params, &average, protocol)?;
+                optimizer.set_lr(protocol.lr * protocol.drop_factor);
             }
-            let mut batch = pixels.batch(set, indices);
-            if protocol.augment {
-                let mut rng = Rng::stream(trial.seed, "student-augment", run, update);
-                Augmentation::draw(&mut rng, indices.len(), set.size).apply(&mut batch, set.size);
+            if let Some(lr) = protocol.lr_at(update, plan.updates) {
+                optimizer.set_lr(lr);
             }
-            let labels: Vec<u16> = indices.iter().map(|&i| set.labels[i as usize]).collect();
-            let loss = train_step(network, &mut optimizer, batch, set.size, &labels)?;
+            let (images, targets) = batches.batch(indices, epoch, update);
+            let loss = train_step(network, &mut optimizer, images, size, &targets)?;
             update += 1;
             if !loss.is_finite() {
                 fail!(
@@ -153,69 +127,109 @@ fn train(
     Ok(epochs)
 }
 
-/// One update on normalized pixels (B, size, size, 3); returns the mean cross-entropy before it.
-pub fn train_step(network: &ConvNet, optimizer: &mut Sgd, batch: Vec<f32>, size: usize, labels: &[u16]) -> Result<f32> {
+/// Draws the batches of one student.
+struct Batches<'a> {
+    trial: &'a Trial<'a>,
+    run: u32,
+    pixels: PixelTable,
+}
+
+impl Batches<'_> {
+    /// The images at `indices` as update `update` sees them, and what is to be learned of them.
+    fn batch(&self, indices: &[u32], epoch: u32, update: u32) -> (Vec<f32>, Targets) {
+        let Trial { protocol, train: set, seed, .. } = *self.trial;
+        let size = set.images.size;
+        let mut images = set.batch(&self.pixels, indices);
+        let soft = protocol.soft_labels.zip(set.soft_labels.as_ref());
+        let views = soft.filter(|_| protocol.augment).map_or(1, |(_, labels)| labels.views as u32);
+        let seen = epoch % views;
+        if views > 1 {
+            let each = images.chunks_exact_mut(set.images.image_len()).zip(indices);
+            each.for_each(|(image, &index)| view(image, size, index, seen));
+        } else if protocol.augment {
+            let mut rng = Rng::stream(seed, "student-augment", self.run, update);
+            Augmentation::draw(&mut rng, indices.len(), size).apply(&mut images, size);
+        }
+        let targets = match soft {
+            None => Targets::Hard(indices.iter().map(|&i| set.images.labels[i as usize]).collect()),
+            Some((how, labels)) => {
+                let row = |&i: &u32| labels.row(i as usize, seen as usize, set.images.classes.len());
+                Targets::Soft(indices.iter().flat_map(row).copied().collect(), how)
+            }
+        };
+        (images, targets)
+    }
+}
+
+/// What a batch is to be recognized as.
+pub enum Targets {
+    /// (B): a class each.
+    Hard(Vec<u16>),
+    /// (B, classes): a probability for each class.
+    Soft(Vec<f32>, SoftTargets),
+}
+
+/// One update on normalized pixels (B, size, size, 3); returns the mean loss before it: cross-entropy, or
+/// [`distillation_loss`].
+pub fn train_step(
+    network: &dyn Classifier,
+    optimizer: &mut Optimizer,
+    batch: Vec<f32>,
+    size: usize,
+    targets: &Targets,
+) -> Result<f32> {
     let tape = Tape::recording();
-    let x = Tensor::from_vec(batch, (labels.len(), size, size, 3), &optimizer.device())?;
-    let loss = cross_entropy(&tape, &network.forward(&tape, &Value::constant(x))?, labels)?;
+    let count = batch.len() / (size * size * 3);
+    let x = Value::constant(Tensor::from_vec(batch, (count, size, size, 3), &optimizer.device())?);
+    let logits = network.forward(&tape, &x)?;
+    let loss = match targets {
+        Targets::Hard(labels) => cross_entropy(&tape, &logits, labels)?,
+        Targets::Soft(labels, how) => distillation_loss(&tape, &logits, labels, how.temperature)?,
+    };
     let value = loss.scalar()?;
     if value.is_finite() {
-        optimizer.step(&tape.backward(&loss)?)?;
+        optimizer.step(&loss, &tape.backward(&loss)?)?;
     }
     Ok(value)
 }
 
-/// For each class, how many of its test images are classified correctly, and how many there are.
-fn test(trial: &Trial, network: &ConvNet, console: &Console) -> Result<Vec<(u32, u32)>> {
+/// For each class, how many of its test images are classified correctly, and how many there are; and all mistakes.
+fn test(trial: &Trial, network: &dyn Classifier, console: &Console) -> Result<(Vec<(u32, u32)>, Mistakes)> {
     let (set, classes) = (trial.test, trial.test.classes.len());
     let pixels = PixelTable::new(trial.normalization);
     let mut correct = vec![(0, 0); classes];
+    let mut mistakes = BTreeMap::new();
     let bar: Bar = console.bar("testing", 0, set.len() as u64);
-    let all: Vec<u32> = (0..set.len() as u32).collect();
-    for indices in all.chunks(TEST_BATCH) {
+    for indices in all_batches(set, TEST_BATCH) {
         interrupt::check()?;
         let tape = Tape::inference();
-        let x = Tensor::from_vec(pixels.batch(set, indices), (indices.len(), set.size, set.size, 3), trial.device)?;
+        let x = Tensor::from_vec(pixels.batch(set, &indices), (indices.len(), set.size, set.size, 3), trial.device)?;
         let logits = network.forward(&tape, &Value::constant(x))?;
-        for (row, &i) in logits.tensor().flatten_all()?.to_vec1::<f32>()?.chunks(classes).zip(indices) {
+        for (row, &i) in logits.tensor().flatten_all()?.to_vec1::<f32>()?.chunks(classes).zip(&indices) {
             let label = set.labels[i as usize];
             if !row.iter().all(|v| v.is_finite()) {
                 fail!("test image {i}: the student's logits are not finite; its training went astray, lower the lr");
             }
-            let tally = &mut correct[label as usize];
-            tally.0 += u32::from(argmax(row) == label as usize);
+            let (tally, predicted) = (&mut correct[label as usize], argmax(row) as u16);
+            tally.0 += u32::from(predicted == label);
             tally.1 += 1;
+            if predicted != label {
+                *mistakes.entry((label, predicted)).or_insert(0) += 1;
+            }
         }
         bar.update(u64::from(indices[0]) + indices.len() as u64, indices.len() as u64, None);
     }
-    Ok(correct)
+    let mistakes = mistakes.into_iter().map(|((label, predicted), images)| (label, predicted, images)).collect();
+    Ok((correct, mistakes))
+}
+
+/// All images of a set in their order, `most` at a time.
+pub(super) fn all_batches(set: &ImageSet, most: usize) -> impl Iterator<Item = Vec<u32>> {
+    let count = set.len() as u32;
+    (0..count).step_by(most).map(move |first| (first..(first + most as u32).min(count)).collect())
 }
 
 /// The index of the largest value, the first of equals.
-fn argmax(values: &[f32]) -> usize {
+pub(super) fn argmax(values: &[f32]) -> usize {
     (1..values.len()).fold(0, |best, i| if values[i] > values[best] { i } else { best })
-}
-
-/// The normalized value of each of 256 levels in each of three channels.
-pub struct PixelTable([[f32; 256]; 3]);
-
-impl PixelTable {
-    pub fn new(normalization: Normalization) -> Self {
-        let Normalization { mean, std } = normalization;
-        let value = |c: usize, level: usize| (level as f32 / 255.0 - mean[c]) / std[c];
-        PixelTable(std::array::from_fn(|c| std::array::from_fn(|level| value(c, level))))
-    }
-
-    /// The images of `set` at `indices`, normalized: (indices.len(), size, size, 3).
-    pub fn batch(&self, set: &ImageSet, indices: &[u32]) -> Vec<f32> {
-        let mut out = vec![0.0; indices.len() * set.image_len()];
-        out.par_chunks_mut(set.image_len()).zip(indices).for_each(|(out, &i)| {
-            for (out, pixel) in out.chunks_exact_mut(3).zip(set.image(i as usize).chunks_exact(3)) {
-                for c in 0..3 {
-                    out[c] = self.0[c][usize::from(pixel[c])];
-                }
-            }
-        });
-        out
-    }
 }

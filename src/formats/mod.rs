@@ -11,7 +11,7 @@ pub use export::{check_apart, check_place, export};
 pub use import::{Imported, Pixels, Reading, import};
 
 use crate::data::Class;
-use crate::distilled::Listing;
+use crate::distilled::{Listing, TENSOR_FILE};
 
 /// A format that sets are exchanged in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -28,6 +28,8 @@ pub enum Format {
     Imagefolder,
     /// The ECCV 2024 dataset distillation challenge: one float tensor, normalized, 10 images a class
     Challenge,
+    /// Tensors by name; only read, as a distilled folder holds its own such file
+    Safetensors,
 }
 
 impl Format {
@@ -40,6 +42,7 @@ impl Format {
             Format::Webdataset => "webdataset".into(),
             Format::Imagefolder => "imagefolder".into(),
             Format::Challenge => format!("{}.pt", set.provenance.dataset.file_stem(set.size)),
+            Format::Safetensors => TENSOR_FILE.into(),
         }
     }
 }

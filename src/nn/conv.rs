@@ -1,4 +1,4 @@
-//! 2-d convolution with bias, NHWC.
+//! 2-d convolution, NHWC.
 
 use candle_core::Tensor;
 use candle_nn::{Init, VarBuilder};
@@ -15,19 +15,21 @@ pub struct ConvConfig {
     pub padding: usize,
     /// Start from zero, for the last layer of a residual branch.
     pub zero: bool,
+    /// Whether there is a bias; a norm right behind it takes its place.
+    pub bias: bool,
 }
 
 impl Default for ConvConfig {
     fn default() -> Self {
-        ConvConfig { kernel: 3, stride: 1, padding: 1, zero: false }
+        ConvConfig { kernel: 3, stride: 1, padding: 1, zero: false, bias: true }
     }
 }
 
-/// `weight`: (out, kernel, kernel, in); `bias`: (out).
+/// `weight`: (out, kernel, kernel, in); `bias`: (out), if there is one.
 #[derive(Clone, Debug)]
 pub struct Conv2d {
     weight: Tensor,
-    bias: Tensor,
+    bias: Option<Tensor>,
     config: ConvConfig,
 }
 
@@ -37,7 +39,7 @@ impl Conv2d {
         let init = if config.zero { Init::Const(0.0) } else { default_init(k * k * in_channels) };
         Ok(Conv2d {
             weight: vb.get_with_hints((out_channels, k, k, in_channels), "weight", init)?,
-            bias: vb.get_with_hints(out_channels, "bias", init)?,
+            bias: config.bias.then(|| vb.get_with_hints(out_channels, "bias", init)).transpose()?,
             config,
         })
     }
@@ -58,8 +60,8 @@ impl Conv2d {
     }
 
     fn apply(&self, tape: &Tape, input: &Input, residual: Option<&Value>, f32_output: bool) -> Result<Value> {
-        let (weight, bias) = (tape.param(&self.weight), tape.param(&self.bias));
+        let (weight, bias) = (tape.param(&self.weight), self.bias.as_ref().map(|bias| tape.param(bias)));
         let ConvConfig { stride, padding, .. } = self.config;
-        ops::conv2d(tape, input, &weight, Convolution { stride, padding, bias: Some(&bias), residual, f32_output })
+        ops::conv2d(tape, input, &weight, Convolution { stride, padding, bias: bias.as_ref(), residual, f32_output })
     }
 }

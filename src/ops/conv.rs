@@ -26,7 +26,7 @@ pub struct Norm {
     pub beta: Value,
     /// (B, 2C), scale first.
     pub scale_shift: Option<Value>,
-    /// As many as channels is instance normalization.
+    /// As many as channels is instance normalization; with 0 groups x_hat is x.
     pub groups: usize,
     pub act: Activation,
     pub eps: f32,
@@ -66,6 +66,77 @@ impl Input {
         Input { resample: Resample::Pool, ..self }
     }
 
+    /// Calls `f` with what the kernels read; `parts` are this input's, as elements E.
+    pub(super) fn with_kernel<E: Element, T>(
+        &self,
+        parts: &[Tensor],
+        f: impl FnOnce(&input::Input<E>) -> Result<T>,
+    ) -> Result<T> {
+        let [_, height, width, _] = self.dims()?;
+        let values: Vec<Values<E>> = parts.iter().map(Values::of).collect::<Result<_>>()?;
+        let parts = values.iter().zip(parts);
+        let parts = parts.map(|(values, part)| Ok(Pixels { values: &values[..], channels: part.dim(3)? }));
+        let parts = parts.collect::<Result<_>>()?;
+        let floats = |v: &Value| Floats::of(v.tensor()).map(|floats| floats.to_vec());
+        let norm = self.norm.as_ref();
+        let vectors = norm.map(|norm| Result::Ok((floats(&norm.gamma)?, floats(&norm.beta)?))).transpose()?;
+        let scale_shift = norm.and_then(|norm| norm.scale_shift.as_ref()).map(floats).transpose()?;
+        let norm = norm.zip(vectors.as_ref()).map(|(norm, (gamma, beta))| norm::Norm {
+            gamma,
+            beta,
+            scale_shift: scale_shift.as_deref(),
+            groups: norm.groups,
+            act: norm.act,
+            eps: norm.eps,
+        });
+        f(&input::Input { parts, height, width, norm, resample: self.resample })
+    }
+
+    /// All values that it is made of: the parts, then those of the norm.
+    pub(super) fn values(&self) -> Vec<Value> {
+        let mut values = self.parts.clone();
+        if let Some(norm) = &self.norm {
+            values.extend([norm.gamma.clone(), norm.beta.clone()]);
+            values.extend(norm.scale_shift.clone());
+        }
+        values
+    }
+
+    /// The parts as elements E.
+    pub(super) fn elements<E: Element>(&self) -> Result<Vec<Tensor>> {
+        self.parts.iter().map(|part| cast::<E>(part.tensor())).collect()
+    }
+
+    /// The gradients of [`Input::values`], from those that a kernel found.
+    pub(super) fn gradients<E: Element>(
+        &self,
+        parts: Vec<Vec<E>>,
+        norm: Option<norm::NormGradients>,
+    ) -> Result<InputGradients> {
+        let mut out = Vec::new();
+        let mut found = parts.into_iter();
+        for part in &self.parts {
+            out.push(found.next().map(|dx| like(part.tensor().dtype(), tensor(dx, part.dims())?)).transpose()?);
+        }
+        if let Some(found) = norm {
+            let [batch, _, _, channels] = self.dims()?;
+            out.push(Some(tensor(found.gamma, channels)?));
+            out.push(Some(tensor(found.beta, channels)?));
+            if let Some(values) = found.scale_shift {
+                out.push(Some(tensor(values, (batch, 2 * channels))?));
+            }
+        }
+        Ok(out)
+    }
+
+    /// (batch, height, width) after the resampling, and the channels of all parts.
+    pub(super) fn out_dims(&self) -> Result<[usize; 4]> {
+        let dims @ [batch, height, width, channels] = self.dims()?;
+        self.check(dims)?;
+        let (height, width) = self.resample.size(height, width);
+        Ok([batch, height, width, channels])
+    }
+
     /// (batch, height, width) of the parts, and the channels of all of them.
     fn dims(&self) -> Result<[usize; 4]> {
         let (batch, height, width, mut channels) = self.parts[0].nhwc()?;
@@ -93,7 +164,7 @@ impl Input {
         }
         let Some(norm) = &self.norm else { return Ok(()) };
         let fits = |v: &Value| v.dims() == [channels];
-        if norm.groups == 0 || channels % norm.groups != 0 || !fits(&norm.gamma) || !fits(&norm.beta) {
+        if norm.groups > 0 && channels % norm.groups != 0 || !fits(&norm.gamma) || !fits(&norm.beta) {
             fail!("conv2d: {} groups and gamma {:?} do not fit input {dims:?}", norm.groups, norm.gamma.dims());
         }
         match norm.scale_shift.as_ref().filter(|s| s.dims() != [batch, 2 * channels]) {
@@ -125,15 +196,15 @@ impl Default for Convolution<'_> {
 
 /// Convolves `input` (B, H, W, I) with `weight` (O, K, K, I): (B, OH, OW, O).
 pub fn conv2d(tape: &Tape, input: &Input, weight: &Value, options: Convolution) -> Result<Value> {
-    let plan = Plan::new(input, weight, options)?;
+    let shape = shape(input, weight, options)?;
     #[cfg(any(feature = "cuda", cuda_emulated))]
     if let Some(gpu) = cuda::Gpu::of(weight.tensor()) {
-        return cuda::conv::conv2d(tape, gpu, plan, input, weight, options);
+        return cuda::conv::conv2d(tape, gpu, shape, input, weight, options);
     }
     match (isa::current().precision(), options.f32_output) {
-        (Precision::F32, _) => Op::<f32, f32>::new(plan, input, weight, options)?.run(tape),
-        (Precision::Bf16, true) => Op::<bf16, f32>::new(plan, input, weight, options)?.run(tape),
-        (Precision::Bf16, false) => Op::<bf16, bf16>::new(plan, input, weight, options)?.run(tape),
+        (Precision::F32, _) => Op::<f32, f32>::new(shape, input, weight, options)?.run(tape),
+        (Precision::Bf16, true) => Op::<bf16, f32>::new(shape, input, weight, options)?.run(tape),
+        (Precision::Bf16, false) => Op::<bf16, bf16>::new(shape, input, weight, options)?.run(tape),
     }
 }
 
@@ -151,42 +222,33 @@ pub fn linear(tape: &Tape, x: &Value, weight: &Value, bias: Option<&Value>) -> R
     super::reshape(tape, &conv2d(tape, &Input::of(&x), &weight, options)?, &[rows, outputs])
 }
 
-/// The sizes of a convolution whose tensors have been found to fit each other.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Plan {
-    pub shape: ConvShape,
-    /// Height and width of the input before resampling.
-    pub size: (usize, usize),
-}
-
-impl Plan {
-    fn new(input: &Input, weight: &Value, options: Convolution) -> Result<Self> {
-        let dims @ [batch, height, width, in_channels] = input.dims()?;
-        input.check(dims)?;
-        let (out_channels, kernel, kernel_width, weight_in) = weight.nhwc()?;
-        if weight_in != in_channels || kernel != kernel_width {
-            fail!("conv2d: weight {:?} does not fit {in_channels} channels of {:?}", weight.dims(), dims);
-        }
-        let (h, w) = input.resample.size(height, width);
-        let Convolution { stride, padding, bias, residual, .. } = options;
-        if stride == 0 || kernel == 0 || h + 2 * padding < kernel || w + 2 * padding < kernel {
-            fail!("conv2d: kernel {kernel}, stride {stride} and padding {padding} do not fit input {dims:?}");
-        }
-        let shape = ConvShape { batch, height: h, width: w, in_channels, out_channels, kernel, stride, padding };
-        if let Some(other) = bias.filter(|b| b.dims() != [out_channels]) {
-            fail!("conv2d: bias {:?} does not fit weight {:?}", other.dims(), weight.dims());
-        }
-        let out = [batch, shape.out_height(), shape.out_width(), out_channels];
-        if let Some(other) = residual.filter(|r| r.dims() != out) {
-            fail!("conv2d: residual {:?} is not of the output's shape {out:?}", other.dims());
-        }
-        Ok(Plan { shape, size: (height, width) })
+/// The sizes of a convolution, whose tensors must fit each other.
+fn shape(input: &Input, weight: &Value, options: Convolution) -> Result<ConvShape> {
+    let dims @ [batch, height, width, in_channels] = input.dims()?;
+    input.check(dims)?;
+    let (out_channels, kernel, kernel_width, weight_in) = weight.nhwc()?;
+    if weight_in != in_channels || kernel != kernel_width {
+        fail!("conv2d: weight {:?} does not fit {in_channels} channels of {:?}", weight.dims(), dims);
     }
+    let (h, w) = input.resample.size(height, width);
+    let Convolution { stride, padding, bias, residual, .. } = options;
+    if stride == 0 || kernel == 0 || h + 2 * padding < kernel || w + 2 * padding < kernel {
+        fail!("conv2d: kernel {kernel}, stride {stride} and padding {padding} do not fit input {dims:?}");
+    }
+    let shape = ConvShape { batch, height: h, width: w, in_channels, out_channels, kernel, stride, padding };
+    if let Some(other) = bias.filter(|b| b.dims() != [out_channels]) {
+        fail!("conv2d: bias {:?} does not fit weight {:?}", other.dims(), weight.dims());
+    }
+    let out = [batch, shape.out_height(), shape.out_width(), out_channels];
+    if let Some(other) = residual.filter(|r| r.dims() != out) {
+        fail!("conv2d: residual {:?} is not of the output's shape {out:?}", other.dims());
+    }
+    Ok(shape)
 }
 
 /// A convolution of elements E to elements O.
 struct Op<E, O> {
-    plan: Plan,
+    shape: ConvShape,
     input: Input,
     /// The input's parts as elements E.
     parts: Vec<Tensor>,
@@ -199,10 +261,10 @@ struct Op<E, O> {
 }
 
 impl<E: Element, O: Element> Op<E, O> {
-    fn new(plan: Plan, input: &Input, weight: &Value, options: Convolution) -> Result<Self> {
+    fn new(shape: ConvShape, input: &Input, weight: &Value, options: Convolution) -> Result<Self> {
         Ok(Op {
-            plan,
-            parts: input.parts.iter().map(|part| cast::<E>(part.tensor())).collect::<Result<_>>()?,
+            shape,
+            parts: input.elements::<E>()?,
             input: input.clone(),
             weight: weight.clone(),
             bias: options.bias.cloned(),
@@ -212,30 +274,12 @@ impl<E: Element, O: Element> Op<E, O> {
         })
     }
 
-    /// Calls `f` with what the kernels read.
     fn with_input<T>(&self, f: impl FnOnce(&input::Input<E>) -> Result<T>) -> Result<T> {
-        let values: Vec<Values<E>> = self.parts.iter().map(Values::of).collect::<Result<_>>()?;
-        let parts = values.iter().zip(&self.parts);
-        let parts = parts.map(|(values, part)| Ok(Pixels { values: &values[..], channels: part.dim(3)? }));
-        let parts = parts.collect::<Result<_>>()?;
-        let floats = |v: &Value| Floats::of(v.tensor()).map(|floats| floats.to_vec());
-        let norm = self.input.norm.as_ref();
-        let vectors = norm.map(|norm| Result::Ok((floats(&norm.gamma)?, floats(&norm.beta)?))).transpose()?;
-        let scale_shift = norm.and_then(|norm| norm.scale_shift.as_ref()).map(floats).transpose()?;
-        let norm = norm.zip(vectors.as_ref()).map(|(norm, (gamma, beta))| norm::Norm {
-            gamma,
-            beta,
-            scale_shift: scale_shift.as_deref(),
-            groups: norm.groups,
-            act: norm.act,
-            eps: norm.eps,
-        });
-        let (height, width) = self.plan.size;
-        f(&input::Input { parts, height, width, norm, resample: self.input.resample })
+        self.input.with_kernel(&self.parts, f)
     }
 
     fn run(mut self, tape: &Tape) -> Result<Value> {
-        let s = self.plan.shape;
+        let s = self.shape;
         let dims = [s.batch, s.out_height(), s.out_width(), s.out_channels];
         tape.count_flops(2 * dims.iter().product::<usize>() * s.patch_len());
         let residual = self.residual.take();
@@ -249,11 +293,7 @@ impl<E: Element, O: Element> Op<E, O> {
             })?
         };
         let out = tensor(out, dims.to_vec())?;
-        let mut inputs: Vec<Value> = self.input.parts.clone();
-        if let Some(norm) = &self.input.norm {
-            inputs.extend([norm.gamma.clone(), norm.beta.clone()]);
-            inputs.extend(norm.scale_shift.clone());
-        }
+        let mut inputs = self.input.values();
         inputs.push(self.weight.clone());
         inputs.extend(self.bias.clone());
         inputs.extend(residual);
@@ -271,25 +311,13 @@ impl<E: Element, O: Element> Op<E, O> {
         let found = {
             let (gradient, weight) = (Values::<O>::of(&gradient)?, Floats::of(self.weight.tensor())?);
             self.with_input(|input| {
-                Ok(kernel::backward::<E, O>(&self.plan.shape, input, &weight, statistics, &gradient, wanted))
+                Ok(kernel::backward::<E, O>(&self.shape, input, &weight, statistics, &gradient, wanted))
             })?
         };
-        let mut out = Vec::new();
-        let mut parts = found.parts.into_iter();
-        for part in &self.input.parts {
-            out.push(parts.next().map(|dx| like(part.tensor().dtype(), tensor(dx, part.dims())?)).transpose()?);
-        }
-        if let Some(found) = found.norm {
-            let (batch, channels) = (self.plan.shape.batch, self.plan.shape.in_channels);
-            out.push(Some(tensor(found.gamma, channels)?));
-            out.push(Some(tensor(found.beta, channels)?));
-            if let Some(values) = found.scale_shift {
-                out.push(Some(tensor(values, (batch, 2 * channels))?));
-            }
-        }
+        let mut out = self.input.gradients(found.parts, found.norm)?;
         out.push(Some(tensor(found.weight, self.weight.dims())?));
         if self.bias.is_some() {
-            out.push(Some(tensor(found.bias, self.plan.shape.out_channels)?));
+            out.push(Some(tensor(found.bias, self.shape.out_channels)?));
         }
         if let Some(dtype) = self.residual_type {
             out.push(Some(like(dtype, gradient)?));

@@ -3,8 +3,9 @@
 use candle_core::{DType, Tensor};
 use half::bf16;
 
+use super::conv::like;
 use super::cpu::element::Element;
-use super::cpu::{Floats, Values, elementwise as kernel, tensor, update};
+use super::cpu::{Floats, Values, cast, elementwise as kernel, tensor, update};
 #[cfg(any(feature = "cuda", cuda_emulated))]
 use super::cuda;
 use super::tape::{Tape, Value};
@@ -81,6 +82,17 @@ pub fn reshape(tape: &Tape, x: &Value, dims: &[usize]) -> Result<Value> {
     let out = x.tensor().reshape(dims)?;
     let from = x.dims().to_vec();
     Ok(tape.record(out, &[x], move |gradient| Ok(vec![Some(gradient.reshape(from)?)])))
+}
+
+/// (B, ...) to (B, F) in f32, each image's elements in their order.
+pub fn flatten(tape: &Tape, x: &Value) -> Result<Value> {
+    let (dims, dtype) = (x.dims().to_vec(), x.tensor().dtype());
+    let batch = match dims.first() {
+        Some(&batch) if batch > 0 => batch,
+        _ => fail!("flatten: {dims:?} holds no images"),
+    };
+    let out = cast::<f32>(x.tensor())?.reshape((batch, x.tensor().elem_count() / batch))?;
+    Ok(tape.record(out, &[x], move |gradient| Ok(vec![Some(like(dtype, gradient)?.reshape(dims)?)])))
 }
 
 /// Rows `indices` of `table` (N, C): (indices.len(), C).

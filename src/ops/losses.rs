@@ -109,6 +109,38 @@ pub fn cross_entropy(tape: &Tape, logits: &Value, labels: &[u16]) -> Result<Valu
     scalar_loss(tape, logits, (total / batch as f64) as f32, gradient)
 }
 
+/// temperature^2 KL(q || softmax(logits / temperature)), the mean over B, with q = softmax(ln `probabilities` / temperature):
+/// knowledge distillation (Hinton et al. 2015, section 2), where the square keeps the gradient's size. `logits` and
+/// `probabilities` are (B, classes); each row of the latter sums to 1, and one class in it is above 0.
+pub fn distillation_loss(tape: &Tape, logits: &Value, probabilities: &[f32], temperature: f32) -> Result<Value> {
+    let (batch, classes) = logits.tensor().dims2()?;
+    if probabilities.len() != batch * classes {
+        fail!("distillation_loss: {} probabilities do not fit logits {:?}", probabilities.len(), logits.dims());
+    }
+    let z = Floats::of(logits.tensor())?;
+    let t = f64::from(temperature);
+    let mut total = 0.0;
+    let mut gradient = Vec::with_capacity(z.len());
+    for (z, p) in z.chunks(classes).zip(probabilities.chunks(classes)) {
+        let log_s = log_softmax(z.iter().map(|&z| f64::from(z) / t));
+        let log_q = log_softmax(p.iter().map(|&p| f64::from(p).ln() / t));
+        for (log_q, log_s) in log_q.into_iter().zip(log_s) {
+            let q = log_q.exp();
+            total += if q > 0.0 { q * (log_q - log_s) } else { 0.0 };
+            gradient.push((t * (log_s.exp() - q) / batch as f64) as f32);
+        }
+    }
+    scalar_loss(tape, logits, (t * t * total / batch as f64) as f32, gradient)
+}
+
+fn log_softmax(values: impl Iterator<Item = f64>) -> Vec<f64> {
+    let mut values: Vec<f64> = values.collect();
+    let max = values.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+    let log_sum = max + values.iter().map(|v| (v - max).exp()).sum::<f64>().ln();
+    values.iter_mut().for_each(|v| *v -= log_sum);
+    values
+}
+
 /// Records a scalar whose gradient with respect to its one input is known already.
 fn scalar_loss(tape: &Tape, input: &Value, value: f32, mut gradient: Vec<f32>) -> Result<Value> {
     let dims = input.dims().to_vec();

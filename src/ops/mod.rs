@@ -4,6 +4,7 @@
 //! records its own backward.
 //! `reference` holds the plain version of each, which the tests compare with.
 
+mod activate;
 mod attention;
 mod conv;
 pub mod cpu;
@@ -14,9 +15,10 @@ mod losses;
 pub mod reference;
 pub mod tape;
 
+pub use activate::{activate, max_pool, mean_pixels};
 pub use attention::attention;
 pub use conv::{Convolution, Input, Norm, conv2d, linear};
 pub use cpu::norm::Activation;
-pub use elementwise::{add, concat, embedding, gaussian_sample, overwrite, reshape, silu, weighted_sum};
-pub use losses::{cross_entropy, gaussian_kl, squared_error};
+pub use elementwise::{add, concat, embedding, flatten, gaussian_sample, overwrite, reshape, silu, weighted_sum};
+pub use losses::{cross_entropy, distillation_loss, gaussian_kl, squared_error};
 pub use tape::{Gradients, Tape, Value};

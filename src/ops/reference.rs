@@ -67,6 +67,7 @@ pub struct NormShape {
     pub batch: usize,
     pub pixels: usize,
     pub channels: usize,
+    /// 0 for x_hat = x.
     pub groups: usize,
 }
 
@@ -81,18 +82,19 @@ pub fn group_norm(
     eps: f64,
 ) -> Vec<f64> {
     let c = s.channels;
-    let width = c / s.groups;
+    let width = c / s.groups.max(1);
     let mut out = vec![0.0; x.len()];
     for n in 0..s.batch {
-        for group in 0..s.groups {
+        for group in 0..s.groups.max(1) {
             let members: Vec<usize> =
                 (0..s.pixels * width).map(|i| (n * s.pixels + i / width) * c + group * width + i % width).collect();
             let mean = members.iter().map(|&i| x[i]).sum::<f64>() / members.len() as f64;
             let variance = members.iter().map(|&i| (x[i] - mean).powi(2)).sum::<f64>() / members.len() as f64;
+            let (mean, std) = if s.groups == 0 { (0.0, 1.0) } else { (mean, (variance + eps).sqrt()) };
             for i in members {
                 let ch = i % c;
                 let (scale, shift) = scale_shift.map_or((0.0, 0.0), |v| (v[n * 2 * c + ch], v[n * 2 * c + c + ch]));
-                let normalized = (x[i] - mean) / (variance + eps).sqrt();
+                let normalized = (x[i] - mean) / std;
                 out[i] = activation(act, (normalized * gamma[ch] + beta[ch]) * (1.0 + scale) + shift);
             }
         }
@@ -100,11 +102,16 @@ pub fn group_norm(
     out
 }
 
-fn activation(act: Activation, u: f64) -> f64 {
+/// act(u).
+pub fn activation(act: Activation, u: f64) -> f64 {
     match act {
         Activation::Identity => u,
         Activation::Relu => u.max(0.0),
         Activation::Silu => u / (1.0 + (-u).exp()),
+        Activation::Gelu => {
+            let z = (2.0 / std::f64::consts::PI).sqrt() * (u + 0.044715 * u.powi(3));
+            0.5 * u * (1.0 + z.tanh())
+        }
     }
 }
 
@@ -165,6 +172,30 @@ pub fn avg_pool2x(x: &[f64], (b, h, w, c): (usize, usize, usize, usize)) -> Vec<
     out
 }
 
+/// `x` (B, H, W, C): (B, H/2, W/2, C), rounded down.
+pub fn max_pool2x(x: &[f64], (b, h, w, c): (usize, usize, usize, usize)) -> Vec<f64> {
+    let mut out = Vec::new();
+    for n in 0..b {
+        for y in 0..h / 2 {
+            for x_ in 0..w / 2 {
+                for ch in 0..c {
+                    let at = |dy, dx| x[((n * h + 2 * y + dy) * w + 2 * x_ + dx) * c + ch];
+                    out.push(at(0, 0).max(at(0, 1)).max(at(1, 0)).max(at(1, 1)));
+                }
+            }
+        }
+    }
+    out
+}
+
+/// `x` (B, pixels, C): (B, C).
+pub fn mean_pixels(x: &[f64], pixels: usize, c: usize) -> Vec<f64> {
+    let images = x.chunks(pixels * c);
+    images
+        .flat_map(|image| (0..c).map(move |ch| (0..pixels).map(|p| image[p * c + ch]).sum::<f64>() / pixels as f64))
+        .collect()
+}
+
 pub fn silu(x: &[f64]) -> Vec<f64> {
     x.iter().map(|&v| activation(Activation::Silu, v)).collect()
 }
@@ -217,6 +248,20 @@ pub fn cross_entropy(logits: &[f64], classes: usize, labels: &[u16]) -> f64 {
         sum += z.iter().map(|v| v.exp()).sum::<f64>().ln() - z[label as usize];
     }
     sum / labels.len() as f64
+}
+
+/// `logits` and `probabilities` (B, classes): temperature^2 KL(q || softmax(logits / temperature)) with q the probabilities
+/// to the power of 1 / temperature, made to sum to 1; the mean over B.
+pub fn distillation_loss(logits: &[f64], classes: usize, probabilities: &[f64], temperature: f64) -> f64 {
+    let mut sum = 0.0;
+    for (z, p) in logits.chunks(classes).zip(probabilities.chunks(classes)) {
+        let softened: Vec<f64> = p.iter().map(|p| p.powf(1.0 / temperature)).collect();
+        let (total, partition) = (softened.iter().sum::<f64>(), z.iter().map(|z| (z / temperature).exp()).sum::<f64>());
+        for (q, z) in softened.iter().zip(z).filter(|(q, _)| **q > 0.0) {
+            sum += q / total * ((q / total).ln() - (z / temperature).exp().ln() + partition.ln());
+        }
+    }
+    temperature * temperature * sum / (logits.len() / classes) as f64
 }
 
 /// `prediction` and `target` (B, ...), `weights` (B): the mean over all elements.

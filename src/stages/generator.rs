@@ -4,7 +4,7 @@ use candle_core::{Device, Tensor};
 
 use super::{LatentStatistics, to_pixels};
 use crate::config::Config;
-use crate::diffusion::samplers::{Ddim, Sampler};
+use crate::diffusion::samplers::{Ddim, DpmSolver, Sampler, SamplerKind};
 use crate::diffusion::{Guided, Network, NoiseSchedule, NoiseSource, Parameterized};
 use crate::error::Result;
 use crate::models::unet::UNet;
@@ -14,6 +14,7 @@ use crate::ops::{Tape, Value};
 /// How images are drawn from a trained generator.
 #[derive(Clone, Copy, Debug)]
 pub struct Sampling {
+    pub method: SamplerKind,
     pub steps: usize,
     pub guidance: f64,
     pub eta: f64,
@@ -23,7 +24,7 @@ pub struct Sampling {
 impl Sampling {
     pub fn of(config: &Config, seed: u64) -> Self {
         let sampler = &config.sampler;
-        Sampling { steps: sampler.steps, guidance: sampler.guidance, eta: sampler.eta, seed }
+        Sampling { method: sampler.method, steps: sampler.steps, guidance: sampler.guidance, eta: sampler.eta, seed }
     }
 }
 
@@ -58,8 +59,12 @@ impl Generator<'_> {
         let prediction = self.config.diffusion.prediction;
         let denoiser = Parameterized { net: Frozen(self.unet), schedule: &schedule, prediction };
         let guided = Guided { inner: denoiser, null_class: self.classes as u32, scale: sampling.guidance };
-        let ddim = Ddim { schedule: &schedule, steps: sampling.steps, eta: sampling.eta };
-        let latents = self.statistics.restore(&ddim.sample(&guided, &noise, on_step)?)?;
+        let (schedule, steps, eta) = (&schedule, sampling.steps, sampling.eta);
+        let sampler: &dyn Sampler = match sampling.method {
+            SamplerKind::Ddim => &Ddim { schedule, steps, eta },
+            SamplerKind::DpmSolver => &DpmSolver { schedule, steps },
+        };
+        let latents = self.statistics.restore(&sampler.sample(&guided, &noise, on_step)?)?;
         to_pixels(self.vae.decode(&Tape::inference(), &Value::constant(latents))?.tensor())
     }
 }

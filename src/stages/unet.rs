@@ -17,7 +17,7 @@ use crate::picture::save_grid;
 use crate::rng::Rng;
 use crate::train::{Batches, Task};
 
-/// DDIM steps of the pictures drawn while training.
+/// Sampling steps of the pictures drawn while training.
 const PICTURE_STEPS: usize = 20;
 
 /// The weighted squared error of the network's prediction at random steps.

@@ -1,6 +1,6 @@
 //! AdamW with visible state, and the EMA of the weights, in one pass over each parameter.
 
-use candle_core::Tensor;
+use candle_core::{Device, Tensor};
 use multiversion::multiversion;
 use rayon::prelude::*;
 
@@ -76,6 +76,11 @@ impl AdamW {
         };
         let slots = params.named().into_iter().zip(ema.named()).map(slot).collect::<Result<_>>()?;
         Ok(AdamW { beta1: 0.9, beta2: 0.99, eps: 1e-8, weight_decay, slots })
+    }
+
+    /// Where the parameters are.
+    pub fn device(&self) -> Device {
+        self.slots.first().map_or(Device::Cpu, |slot| slot.param.device().clone())
     }
 
     /// The moments as (name, tensor) pairs: "m.NAME" and "v.NAME". The tensors are the live ones.

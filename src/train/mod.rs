@@ -5,6 +5,7 @@ mod batches;
 mod checkpoint;
 mod metrics;
 mod pace;
+mod tensorboard;
 mod trainer;
 mod weights;
 

@@ -10,6 +10,7 @@ use super::adamw::{AdamW, Figures, StepSizes};
 use super::checkpoint::{Best, Checkpoint};
 use super::metrics::Metrics;
 use super::pace::{Budget, learning_rate};
+use super::tensorboard::Events;
 use crate::error::{Error, Result};
 use crate::fs::make_folder;
 use crate::nn::Params;
@@ -99,6 +100,8 @@ pub struct Trainer<'a> {
     pub dir: PathBuf,
     /// Where pictures go.
     pub pictures: PathBuf,
+    /// Where an event file for TensorBoard goes, if one is wanted.
+    pub tensorboard: Option<PathBuf>,
     pub deadline: Option<Instant>,
     pub console: &'a Console,
 }
@@ -187,10 +190,9 @@ impl Trainer<'_> {
             if !loss.is_finite() || !norm.is_finite() {
                 fail!(
                     "{}: the loss is {loss} and the gradient's norm {norm} at step {step}; the last checkpoint in {} is \
-                     intact, lower train.{}.learning_rate and start a new run",
+                     intact, lower its learning_rate and start a new run",
                     self.name,
-                    self.dir.display(),
-                    self.name
+                    self.dir.display()
                 );
             }
             state.recent.add(loss, norm);
@@ -228,7 +230,8 @@ impl Trainer<'_> {
             let figures = task.validate()?;
             metrics.write(step, &figures)?;
             better = self.keep.best && state.note(&figures);
-            task.draw(&self.pictures.join(format!("{}-{step:07}.png", self.name)))?;
+            task.draw(&self.picture(step))?;
+            metrics.picture(step, &self.picture(step))?;
         }
         if due.stop || better || due.checkpoint {
             state.save(&self.dir, &self.parts(optimizer), metrics.text(), self.keep.last)?;
@@ -248,13 +251,24 @@ impl Trainer<'_> {
         let Some((mut state, folder)) = Checkpoint::newest(&self.dir, self.console)? else {
             // The average starts at the weights themselves.
             self.ema.assign(&self.params.named().into_iter().collect(), self.name)?;
-            return Ok((Checkpoint::default(), Metrics::start(&self.dir, String::new())?));
+            return Ok((Checkpoint::default(), self.metrics(String::new())?));
         };
         Checkpoint::restore(&folder, &self.parts(optimizer))?;
         state.best = state.best.filter(|_| self.keep.best);
         state.check_best(&self.dir, self.console)?;
         self.console.info(format!("{}: goes on from step {}", self.name, state.step));
-        Ok((state, Metrics::start(&self.dir, Checkpoint::metrics(&folder)?)?))
+        Ok((state, self.metrics(Checkpoint::metrics(&folder)?)?))
+    }
+
+    /// The metrics after these lines.
+    fn metrics(&self, text: String) -> Result<Metrics> {
+        let events = self.tensorboard.as_ref().map(|folder| Events::start(folder, &text, &|step| self.picture(step)));
+        Metrics::start(&self.dir, text, events.transpose()?)
+    }
+
+    /// Where the picture of a step goes.
+    fn picture(&self, step: u64) -> PathBuf {
+        self.pictures.join(format!("{}-{step:07}.png", self.name))
     }
 
     /// Replaces the averaged weights by those of the best validation, where these are to be kept and are not the last.

@@ -6,7 +6,7 @@ use std::path::Path;
 use crate::Place;
 
 /// A folder `pictures` of 12 x 9 pixels, four images a class, and a tiny configuration for 16 x 16.
-fn place(classes: &[&str]) -> Place {
+pub fn place(classes: &[&str]) -> Place {
     let place = Place::new();
     for (c, class) in classes.iter().enumerate() {
         let folder = place.path("pictures").join(class);

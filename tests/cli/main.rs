@@ -4,9 +4,13 @@ mod documents;
 mod errors;
 mod exchange;
 mod folder;
+mod judge;
 mod listings;
+mod quality;
+mod report;
 mod resume;
 mod sets;
+mod teacher;
 mod whole_way;
 
 use std::path::{Path, PathBuf};

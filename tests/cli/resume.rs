@@ -194,7 +194,7 @@ fn a_note_that_was_cut_off_does_not_swallow_the_next() {
 }
 
 /// Starts a command and waits until `folder` holds a checkpoint that was not there before.
-fn started(place: &Place, args: &str, folder: &str, at_least: usize) -> Child {
+pub fn started(place: &Place, args: &str, folder: &str, at_least: usize) -> Child {
     let before = newest_step(place, folder);
     let mut child = place.command(args).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     await_step(place, &mut child, folder, before.max(at_least - 1) + 1);
@@ -220,7 +220,7 @@ fn newest_step(place: &Place, folder: &str) -> usize {
     names.iter().filter_map(|n| n.strip_prefix("step-")?.parse().ok()).max().unwrap_or(0)
 }
 
-fn signal(child: &Child, name: &str) {
+pub fn signal(child: &Child, name: &str) {
     let status = Command::new("kill").args([format!("-{name}"), child.id().to_string()]).status();
     assert!(status.unwrap().success());
 }

@@ -112,6 +112,25 @@ fn batches_of_another_plan_are_not_used() {
     assert!(set("expected") == set("set"));
 }
 
+/// The number of images is fixed once: a stopped set goes on with it, to the same bytes.
+#[test]
+fn a_time_limit_sets_the_number_of_images() {
+    let place = trained();
+    let error = place.fails(2, "sample --budget 1ms");
+    assert!(error.contains("--budget") && error.contains("10 classes"), "{error}");
+    let partial = "runs/one/distilled/.partial-timed";
+    let mut child = started(&place, "sample --budget 3s --name timed", partial, "batch-", 2);
+    signal(&child, "KILL");
+    child.wait().unwrap();
+    let plan: Value = serde_json::from_slice(&fs::read(place.path(partial).join("plan.json")).unwrap()).unwrap();
+    let images = place.json("sample --budget 3s --name timed")["images"].as_u64().unwrap();
+    assert_eq!(Some(images), plan["images"].as_u64());
+    assert!(images > 0 && images.is_multiple_of(10), "{images}");
+    place.ok(&format!("sample --ipc {} --name counted", images / 10));
+    let set = |name: &str| contents(&place.path("runs/one/distilled").join(name));
+    assert!(set("timed") == set("counted"));
+}
+
 #[test]
 fn a_set_is_replaced_only_by_a_whole_one() {
     let place = trained();
@@ -155,16 +174,22 @@ fn a_stopped_evaluation_uses_its_finished_students() {
     };
     place.ok(&eval("a", 3));
     let folder = |copy: &str| place.path(copy).join("eval/set-convnet-quick--changed--epochs-2-seed0");
-    let child_folder = "b/eval/set-convnet-quick--changed--epochs-2-seed0";
-    let mut child = started(&place, &eval("b", 3), child_folder, "run-", 1);
+    // The copies are the same, and so are the names of their students' folders.
+    let students = fs::read_dir(place.path("a/eval/students")).unwrap().next().unwrap().unwrap().file_name();
+    let students = format!("b/eval/students/{}", students.to_str().unwrap());
+    let mut child = started(&place, &eval("b", 3), &students, "run-", 1);
     let error = place.fails(1, &eval("b", 3));
     assert!(error.contains("another process"), "{error}");
     signal(&child, "KILL");
     child.wait().unwrap();
-    let first = fs::read(folder("b").join("run-00.json")).unwrap();
+    let first = fs::read(place.path(&students).join("run-00.json")).unwrap();
     place.ok(&eval("b", 1));
     place.ok(&eval("b", 3));
-    assert_eq!(fs::read(folder("b").join("run-00.json")).unwrap(), first, "the first student was trained twice");
+    assert_eq!(
+        fs::read(place.path(&students).join("run-00.json")).unwrap(),
+        first,
+        "the first student was trained twice"
+    );
 
     let metrics = |copy: &str| fs::read_to_string(folder(copy).join("metrics.jsonl")).unwrap();
     assert_eq!(metrics("a"), metrics("b"));

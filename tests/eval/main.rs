@@ -1,8 +1,10 @@
 //! The judge against PyTorch, and against what its protocols promise.
 
+mod architectures;
 mod draws;
 mod protocols;
 mod pytorch;
+mod quality;
 mod resume;
 mod students;
 

@@ -4,25 +4,28 @@ use std::collections::{BTreeMap, HashMap};
 
 use candle_core::{Device, Tensor};
 use distill::data::ImageSet;
-use distill::eval::{Augmentation, Color, PixelTable, Protocol, Sgd, train_step};
-use distill::models::students::{ConvNet, ConvNetConfig};
+use distill::eval::{
+    Augmentation, Color, Length, Optimizer, OptimizerKind, PixelTable, Protocol, Schedule, SoftTargets, Targets,
+    train_step,
+};
+use distill::models::students::{Classifier, ConvNet, ConvNetConfig, NormKind};
 use distill::nn::Params;
 use distill::ops::cpu::tensor;
 use distill::ops::{Tape, Value};
 
 use super::{CIFAR100, classes, floats};
 
-fn fixture(name: &str) -> HashMap<String, Tensor> {
+pub fn fixture(name: &str) -> HashMap<String, Tensor> {
     let path = format!("{}/tests/fixtures/eval_{name}.safetensors", env!("CARGO_MANIFEST_DIR"));
     candle_core::safetensors::load(path, &Device::Cpu).unwrap()
 }
 
-fn bytes(tensor: &Tensor) -> Vec<u8> {
+pub fn bytes(tensor: &Tensor) -> Vec<u8> {
     tensor.flatten_all().unwrap().to_vec1().unwrap()
 }
 
 /// Images (N, H, W, 3) of label 0.
-fn image_set(images: &Tensor) -> ImageSet {
+pub fn image_set(images: &Tensor) -> ImageSet {
     let (n, size, _, _) = images.dims4().unwrap();
     ImageSet { pixels: bytes(images), labels: vec![0; n], size, classes: classes(5) }
 }
@@ -32,7 +35,7 @@ fn normalized(set: &ImageSet) -> Vec<f32> {
     PixelTable::new(CIFAR100).batch(set, &all)
 }
 
-fn assert_close(what: &str, found: &[f32], expected: &[f32], tolerance: f32) {
+pub fn assert_close(what: &str, found: &[f32], expected: &[f32], tolerance: f32) {
     assert_eq!(found.len(), expected.len(), "{what}");
     let worst = found.iter().zip(expected).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
     assert!(worst <= tolerance, "{what}: off by {worst}, allowed {tolerance}");
@@ -69,7 +72,11 @@ fn augmentations_match_pytorch() {
 /// The fixture's network with its first weights.
 fn fixture_network(fixture: &HashMap<String, Tensor>) -> (ConvNet, Params) {
     let params = Params::new(0, &Device::Cpu);
-    let network = ConvNet::new(ConvNetConfig { depth: 3, width: 8, size: 32, classes: 5 }, params.builder()).unwrap();
+    let network = ConvNet::new(
+        ConvNetConfig { depth: 3, width: 8, norm: NormKind::Instance, size: 32, classes: 5 },
+        params.builder(),
+    )
+    .unwrap();
     params.assign(&prefixed(fixture, "weights."), "fixture").unwrap();
     (network, params)
 }
@@ -85,8 +92,13 @@ fn convnet_matches_pytorch() {
     let (network, _) = fixture_network(&fixture);
     let set = image_set(&fixture["images"]);
     let x = tensor(normalized(&set), (set.len(), 32, 32, 3)).unwrap();
-    let logits = network.forward(&Tape::inference(), &Value::constant(x)).unwrap();
+    let (tape, x) = (Tape::inference(), Value::constant(x));
+    let logits = network.forward(&tape, &x).unwrap();
     assert_close("logits", &floats(logits.tensor()), &floats(&fixture["logits"]), 1e-4);
+    let features = network.features(&tape, &x).unwrap();
+    assert_eq!(features.dims(), [set.len(), 4 * 4 * 8]);
+    let logits = network.head().forward(&tape, &features).unwrap();
+    assert_close("logits from features", &floats(logits.tensor()), &floats(&fixture["logits"]), 1e-4);
 }
 
 #[test]
@@ -95,14 +107,17 @@ fn ten_updates_follow_pytorch() {
     let (network, params) = fixture_network(&fixture);
     let set = image_set(&fixture["images"]);
     let labels = bytes(&fixture["labels"]);
-    let mut optimizer = Sgd::new(&params, &Protocol { lr: 0.05, ..Protocol::named("challenge").unwrap() }).unwrap();
+    let protocol = Protocol { lr: 0.05, ..Protocol::named("challenge").unwrap() };
+    let fresh = || Optimizer::new(&params, &params, &protocol).unwrap();
+    let mut optimizer = fresh();
     let mut losses = Vec::new();
     for (step, batch) in bytes(&fixture["batches"]).chunks(8).enumerate() {
         if step == 5 {
-            optimizer.restart(0.1);
+            optimizer = fresh();
+            optimizer.set_lr(protocol.lr * 0.1);
         }
         let indices: Vec<u32> = batch.iter().map(|&i| u32::from(i)).collect();
-        let labels: Vec<u16> = batch.iter().map(|&i| u16::from(labels[usize::from(i)])).collect();
+        let labels = Targets::Hard(batch.iter().map(|&i| u16::from(labels[usize::from(i)])).collect());
         let images = PixelTable::new(CIFAR100).batch(&set, &indices);
         losses.push(train_step(&network, &mut optimizer, images, 32, &labels).unwrap());
     }
@@ -111,4 +126,71 @@ fn ten_updates_follow_pytorch() {
     for (name, found) in params.named() {
         assert_close(&name, &floats(&found), &floats(&trained[&name]), 1e-4);
     }
+}
+
+/// The per-step losses of the whole recipe: batches, each kind of augmentation, network, loss and SGD.
+#[test]
+fn augmented_updates_follow_pytorch() {
+    let fixture = fixture("convnet");
+    let (network, params) = fixture_network(&fixture);
+    let set = image_set(&fixture["images"]);
+    let labels = bytes(&fixture["labels"]);
+    let rows = |name: &str| -> Vec<Vec<f32>> {
+        floats(&fixture[&format!("augmented.{name}")]).chunks(8).map(<[f32]>::to_vec).collect()
+    };
+    let pairs = |name: &str| -> Vec<[f32; 2]> {
+        let rows = rows(name);
+        rows[0].iter().zip(&rows[1]).map(|(a, b)| [*a, *b]).collect()
+    };
+    let color = rows("color");
+    let color = |i: usize| Color { brightness: color[0][i], saturation: color[1][i], contrast: color[2][i] };
+    let kinds = [
+        Augmentation::Color((0..8).map(color).collect()),
+        Augmentation::Crop(pairs("crop").iter().map(|p| p.map(|v| v as i32)).collect()),
+        Augmentation::Cutout(pairs("cutout").iter().map(|p| p.map(|v| v as usize)).collect()),
+        Augmentation::Flip(rows("flip")[0].iter().map(|&f| f == 1.0).collect()),
+        Augmentation::Scale(pairs("scale")),
+        Augmentation::Rotate(rows("rotate")[0].clone()),
+    ];
+    let protocol = Protocol { lr: 0.05, ..Protocol::named("challenge").unwrap() };
+    let mut optimizer = Optimizer::new(&params, &params, &protocol).unwrap();
+    let mut losses = Vec::new();
+    for (batch, kind) in bytes(&fixture["augmented.batches"]).chunks(8).zip(&kinds) {
+        let indices: Vec<u32> = batch.iter().map(|&i| u32::from(i)).collect();
+        let mut images = PixelTable::new(CIFAR100).batch(&set, &indices);
+        kind.apply(&mut images, 32);
+        let labels = Targets::Hard(batch.iter().map(|&i| u16::from(labels[usize::from(i)])).collect());
+        losses.push(train_step(&network, &mut optimizer, images, 32, &labels).unwrap());
+    }
+    assert_close("losses", &losses, &floats(&fixture["augmented.losses"]), 1e-4);
+}
+
+#[test]
+fn soft_updates_follow_pytorch() {
+    let fixture = fixture("convnet");
+    let ((network, params), (_, average)) = (fixture_network(&fixture), fixture_network(&fixture));
+    let set = image_set(&fixture["images"]);
+    let labels = floats(&fixture["soft.labels"]);
+    let soft = SoftTargets { temperature: 4.0 };
+    let protocol = Protocol {
+        length: Length::Updates(8),
+        schedule: Schedule::Cosine,
+        optimizer: OptimizerKind::Adamw,
+        lr: 0.01,
+        weight_decay: 0.05,
+        soft_labels: Some(soft),
+        ..Protocol::named("soft").unwrap()
+    };
+    let mut optimizer = Optimizer::new(&params, &average, &protocol).unwrap();
+    let mut losses = Vec::new();
+    for (update, batch) in (0..).zip(bytes(&fixture["soft.batches"]).chunks(8)) {
+        let indices: Vec<u32> = batch.iter().map(|&i| u32::from(i)).collect();
+        let images = PixelTable::new(CIFAR100).batch(&set, &indices);
+        let rows = batch.iter().flat_map(|&i| &labels[usize::from(i) * 5..][..5]).copied().collect();
+        optimizer.set_lr(protocol.lr_at(update, 8).unwrap());
+        losses.push(train_step(&network, &mut optimizer, images, 32, &Targets::Soft(rows, soft)).unwrap());
+    }
+    let expected = floats(&fixture["soft.losses"]);
+    assert!(expected[7] < 0.7 * expected[0], "the updates show in the losses: {expected:?}");
+    assert_close("losses", &losses, &expected, 2e-4);
 }

@@ -4,10 +4,12 @@ use std::sync::Arc;
 
 use candle_core::Device;
 use distill::data::ImageSet;
+use distill::distilled::SoftLabels;
 use distill::eval::{
-    ConvNetSize, EpochMetrics, Evaluation, Length, Origin, Protocol, StudentKind, Trial, evaluate, mean_and_std,
+    ConvNetSizes, EpochMetrics, Evaluation, Length, Origin, PixelTable, Protocol, StudentKind, TrainingSet, Trial,
+    evaluate, mean_and_std, view,
 };
-use distill::models::students::{ConvNet, ConvNetConfig};
+use distill::models::students::{Classifier, ConvNet, ConvNetConfig, NormKind};
 use distill::nn::Params;
 use distill::ops::cpu::tensor;
 use distill::ops::{Tape, Value, cross_entropy};
@@ -21,7 +23,8 @@ fn convnet_has_the_known_size() {
     // 320,010 is the number that the benchmark's code prints for CIFAR-10.
     for (classes, size, count) in [(10, 32, 320_010), (100, 32, 504_420), (200, 64, 1_938_120)] {
         let params = Params::new(0, &Device::Cpu);
-        ConvNet::new(ConvNetConfig { depth: 3, width: 128, size, classes }, params.builder()).unwrap();
+        ConvNet::new(ConvNetConfig { depth: 3, width: 128, norm: NormKind::Instance, size, classes }, params.builder())
+            .unwrap();
         assert_eq!(params.count(), count, "{classes} classes at {size}");
     }
 }
@@ -29,8 +32,11 @@ fn convnet_has_the_known_size() {
 #[test]
 fn every_parameter_gets_a_gradient() {
     let params = Params::new(1, &Device::Cpu);
-    let network =
-        ConvNet::new(ConvNetConfig { depth: 3, width: 128, size: 32, classes: 10 }, params.builder()).unwrap();
+    let network = ConvNet::new(
+        ConvNetConfig { depth: 3, width: 128, norm: NormKind::Instance, size: 32, classes: 10 },
+        params.builder(),
+    )
+    .unwrap();
     let images = Rng::stream(0, "test", 0, 0).normal(4 * 32 * 32 * 3);
     let tape = Tape::recording();
     let x = Value::constant(tensor(images, (4, 32, 32, 3)).unwrap());
@@ -63,12 +69,13 @@ pub fn textures(per_class: usize, seed: u64) -> ImageSet {
 
 pub fn small_protocol(epochs: u32, runs: u32) -> Protocol {
     let quick = Protocol::named("quick").unwrap().with_epochs(epochs).unwrap().with_runs(runs).unwrap();
-    Protocol { batch_size: 16, convnet: ConvNetSize { depth: 3, width: 16 }, ..quick }
+    Protocol { batch_size: 16, convnet: ConvNetSizes { depth: 3.into(), width: 16 }, ..quick }
 }
 
 fn judge(protocol: &Protocol, train: &ImageSet, test: &ImageSet, seed: u64) -> (Evaluation, Vec<EpochMetrics>) {
+    let train = &TrainingSet::from(train.clone());
     let trial = Trial {
-        student: StudentKind::ConvNet,
+        student: StudentKind::CONVNET,
         protocol,
         train,
         test,
@@ -126,7 +133,8 @@ fn sets_that_do_not_fit_are_refused() {
     let (train, test) = (textures(1, 0), textures(1, 1));
     let refusal = |train: &ImageSet, test: &ImageSet| {
         let protocol = small_protocol(1, 1);
-        let (student, normalization) = (StudentKind::ConvNet, CIFAR100);
+        let (student, normalization) = (StudentKind::CONVNET, CIFAR100);
+        let train = &TrainingSet::from(train.clone());
         let trial = Trial { student, protocol: &protocol, train, test, normalization, seed: 0, device: &Device::Cpu };
         let origin = Origin { dataset: "textures".into(), on: "real".into(), split: "test".into() };
         evaluate(&trial, &origin, None, &Console::new(Verbosity::Quiet), &mut |_| Ok(())).unwrap_err().to_string()
@@ -163,11 +171,86 @@ fn mean_and_std_follow_the_formula() {
 fn eval_json_has_the_promised_names() {
     let (found, _) = judge(&small_protocol(1, 1), &textures(1, 0), &textures(1, 1), 0);
     let json = serde_json::to_value(&found).unwrap();
-    for key in ["student", "protocol", "dataset", "ipc", "accuracy_mean", "accuracy_std", "runs", "on", "split"] {
+    for key in ["student", "protocol", "dataset", "ipc", "accuracy_mean", "accuracy_std", "runs", "on", "split"]
+        .into_iter()
+        .chain([
+            "per_class",
+            "seed",
+            "seconds",
+            "environment",
+            "protocol_sha256",
+            "train_sha256",
+            "test_sha256",
+            "labels",
+        ])
+    {
         assert!(json.get(key).is_some(), "{key}");
     }
     assert_eq!(json["student"], "convnet");
     assert_eq!(json["protocol"], "quick (changed: epochs=1)");
     assert!(json["accuracy_std"].is_null());
     assert_eq!(json["protocol_settings"]["length"]["epochs"], 1);
+}
+
+#[test]
+fn exact_values_take_the_place_of_pixels_only_where_they_differ() {
+    let images = textures(2, 0);
+    let all: Vec<u32> = (0..8).collect();
+    let table = PixelTable::new(CIFAR100);
+    let values = table.batch(&images, &all);
+    let same = TrainingSet::new(images.clone(), Some(values.clone()), None, CIFAR100);
+    assert!(!same.is_exact());
+    assert_eq!(same.sha256(false), images.sha256());
+
+    let mut other = values.clone();
+    let last = other.len() - 1;
+    other[last] += 0.001;
+    let exact = TrainingSet::new(images.clone(), Some(other.clone()), None, CIFAR100);
+    assert!(exact.is_exact() && exact.sha256(false) != images.sha256());
+    let len = images.image_len();
+    assert_eq!(exact.batch(&table, &[7, 2]), [&other[7 * len..], &other[2 * len..3 * len]].concat());
+}
+
+#[test]
+fn the_views_of_an_image_are_always_the_same() {
+    let image = PixelTable::new(CIFAR100).batch(&textures(1, 0), &[2]);
+    let seen = |index, number| {
+        let mut copy = image.clone();
+        view(&mut copy, 16, index, number);
+        copy
+    };
+    assert_eq!(seen(3, 0), image, "view 0 is the image itself");
+    assert_eq!(seen(3, 1), seen(3, 1));
+    // Of six kinds, one may leave an image as it is; all of eight views of two images don't.
+    let views: Vec<_> = (1..9).flat_map(|number| [seen(3, number), seen(4, number)]).collect();
+    let distinct = (0..16).filter(|&i| !views[..i].contains(&views[i])).count();
+    assert!(distinct >= 10, "{distinct} of 16 views differ");
+}
+
+#[test]
+fn students_learn_soft_labels_of_several_views() {
+    let (images, test) = (textures(10, 0), textures(25, 1));
+    // The teacher calls class 0 class 1 and the other way round: what it says counts, not the class.
+    let named = |label: u16| [1, 0, 2, 3][usize::from(label)];
+    let row = |label: u16| (0..4).map(move |c| if c == named(label) { 0.91 } else { 0.03 });
+    let values = images.labels.iter().flat_map(|&label| row(label).chain(row(label)).chain(row(label))).collect();
+    let soft_labels = Some(SoftLabels { values: Arc::new(values), views: 3 });
+    let train = TrainingSet::new(images.clone(), None, soft_labels, CIFAR100);
+    let soft = Protocol::named("soft").unwrap().with_epochs(30).unwrap().with_runs(1).unwrap();
+    let protocol = Protocol { batch_size: 16, convnet: ConvNetSizes { depth: 3.into(), width: 16 }, ..soft };
+    let judged = |train: &TrainingSet| {
+        let (student, normalization) = (StudentKind::CONVNET, CIFAR100);
+        let trial =
+            Trial { student, protocol: &protocol, train, test: &test, normalization, seed: 0, device: &Device::Cpu };
+        let origin = Origin { dataset: "textures".into(), on: "real".into(), split: "test".into() };
+        evaluate(&trial, &origin, None, &Console::new(Verbosity::Quiet), &mut |_| Ok(()))
+    };
+    let found = judged(&train).unwrap();
+    let accuracies: Vec<f64> = found.per_class.iter().map(|class| class.accuracy.unwrap()).collect();
+    assert!(accuracies[..2].iter().all(|&a| a < 10.0) && accuracies[2..].iter().all(|&a| a > 90.0), "{accuracies:?}");
+    assert_eq!(found.labels, "soft");
+    assert_ne!(found.train_sha256, images.sha256());
+
+    let refused = judged(&images.into()).unwrap_err();
+    assert!(refused.to_string().contains("distill label") && refused.exit_code() == 2, "{refused}");
 }

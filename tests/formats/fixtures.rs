@@ -3,9 +3,10 @@
 use std::fs;
 
 use distill::data::Class;
-use distill::formats::{Format, Pixels, import};
+use distill::formats::{Format, Pixels, Reading, import};
 use image::RgbImage;
 
+use super::hostile::{archive, npy};
 use super::{classes, fixture, read, reading, refusal};
 
 const LABELS: [u16; 6] = [0, 0, 1, 1, 2, 2];
@@ -98,7 +99,6 @@ fn what_cannot_be_as_said_is_refused() {
         ("images_best.pt", Some(Pixels::Bytes), "none is above 1"),
         ("normalized.pt", Some(Pixels::Unit), "outside"),
         ("strided.pt", Some(Pixels::Unit), "whole numbers"),
-        ("soft.pt", Some(Pixels::Unit), "soft"),
         ("numpy.pt", None, "numpy"),
         ("objects.npz", None, "|O"),
     ] {
@@ -112,4 +112,76 @@ fn what_cannot_be_as_said_is_refused() {
 fn a_bare_tensor_needs_a_class_list_from_somewhere() {
     let message = refusal(import(&fixture("images_best.pt"), &reading(Format::Pt, Some(Pixels::Unit)), |_| Ok(None)));
     assert!(message.contains("names no classes"), "{message}");
+}
+
+/// Soft labels of the six images, as the script makes them.
+fn soft(label: u16) -> Vec<f32> {
+    [0.05, 0.1, 0.15].iter().enumerate().map(|(c, v)| v + if c == usize::from(label) { 0.7 } else { 0.0 }).collect()
+}
+
+#[test]
+fn tensors_by_name() {
+    let path = fixture("tensors.safetensors");
+    let set = read(&path, Format::guess(&path).unwrap(), Some(Pixels::Unit)).unwrap().set;
+    assert_eq!((set.images.pixels, set.images.labels), (pixels(0..6), LABELS.to_vec()));
+    let root = tempfile::tempdir().unwrap();
+    let renamed = root.path().join("other.safetensors");
+    let mut bytes = fs::read(&path).unwrap();
+    let at = bytes.windows(8).position(|bytes| bytes == b"\"images\"").unwrap();
+    bytes[at..at + 8].copy_from_slice(b"\"pixels\"");
+    fs::write(&renamed, bytes).unwrap();
+    let message = refusal(read(&renamed, Format::Safetensors, Some(Pixels::Unit)));
+    assert!(message.contains("it has extra, labels, pixels"), "{message}");
+}
+
+#[test]
+fn soft_labels_alone_give_each_image_its_likeliest_class() {
+    let back = read(&fixture("soft.pt"), Format::Pt, Some(Pixels::Unit)).unwrap().set;
+    let reversed: Vec<u8> = [1, 0, 3, 2, 5, 4].into_iter().flat_map(|i| pixels(i..i + 1)).collect();
+    assert_eq!((&back.images.pixels, &back.images.labels), (&reversed, &LABELS.to_vec()), "in order of class");
+    let found = back.soft_labels.unwrap();
+    let expected: Vec<f32> = LABELS.iter().flat_map(|&label| soft(label)).collect();
+    assert_eq!(found.views, 1);
+    assert!(found.values.iter().zip(&expected).all(|(a, b)| (a - b).abs() < 1e-6), "{:?}", found.values);
+}
+
+#[test]
+fn soft_labels_of_several_views_follow_the_names_of_their_classes() {
+    let mut other = classes();
+    other.rotate_left(1); // crane, été, blue jay
+    let path = fixture("soft_views.npz");
+    let back = import(&path, &reading(Format::Npz, None), |_| Ok(Some(other))).unwrap().set;
+    let soft_labels = back.soft_labels.unwrap();
+    assert_eq!((soft_labels.views, back.images.labels), (2, vec![0, 0, 1, 1, 2, 2]));
+    // The first image is a crane: the file's class 1, and the data set's class 0 here.
+    let moved = |row: Vec<f32>| [row[1], row[2], row[0]];
+    let mut second = soft(1);
+    second.rotate_right(1);
+    for (view, expected) in [moved(soft(1)), moved(second)].into_iter().enumerate() {
+        let row = soft_labels.row(0, view, 3);
+        assert!(row.iter().zip(expected).all(|(a, b)| (a - b).abs() < 1e-6), "view {view}: {row:?}");
+    }
+}
+
+#[test]
+fn exact_values_come_in_the_sets_order_unrounded() {
+    let root = tempfile::tempdir().unwrap();
+    let path = root.path().join("optimized.npz");
+    // Three images of 1 x 1 that overshoot, the last class first.
+    let values = [1.25f32, -0.5, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7];
+    let bytes: Vec<u8> = values.iter().flat_map(|v| v.to_le_bytes()).collect();
+    let images = [npy("<f4", "(3, 3, 1, 1)"), bytes].concat();
+    let labels = [npy("|u1", "(3,)"), vec![2, 0, 1]].concat();
+    fs::write(&path, archive(&[("images.npy", &images), ("labels.npy", &labels)])).unwrap();
+    let read = |exact| {
+        let reading = Reading { exact, ..reading(Format::Npz, Some(Pixels::Unit)) };
+        import(&path, &reading, |_| Ok(Some(classes())))
+    };
+    assert!(refusal(read(false)).contains("22 % of them would lie outside"), "clamping would change too many");
+    let back = read(true).unwrap();
+    assert!(back.warnings.iter().all(|w| !w.contains("clamped")), "{:?}", back.warnings);
+    let (mean, std) = ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]);
+    let normalized = |i: usize| (values[i] - mean[i % 3]) / std[i % 3];
+    assert_eq!(back.exact.unwrap(), [3, 4, 5, 6, 7, 8, 0, 1, 2].map(normalized));
+    assert_eq!(back.set.images.pixels[6..], [255, 0, 26]);
 }

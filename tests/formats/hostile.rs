@@ -4,20 +4,26 @@ use std::fs;
 use std::io::{Cursor, Write};
 use std::path::PathBuf;
 
-use distill::formats::{Format, Pixels};
+use distill::formats::{Format, Pixels, Reading, import};
 use zip::write::SimpleFileOptions;
 use zip::{CompressionMethod, ZipWriter};
 
-use super::{export, fixture, read, refusal, set};
+use super::{classes, export, fixture, read, reading, refusal, set};
 
 /// A zip archive with these entries, stored.
-fn archive(entries: &[(&str, &[u8])]) -> Vec<u8> {
+pub fn archive(entries: &[(&str, &[u8])]) -> Vec<u8> {
     let mut zip = ZipWriter::new(Cursor::new(Vec::new()));
     for (name, bytes) in entries {
         zip.start_file(*name, SimpleFileOptions::default().compression_method(CompressionMethod::Stored)).unwrap();
         zip.write_all(bytes).unwrap();
     }
     zip.finish().unwrap().into_inner()
+}
+
+/// The header of a `.npy` array.
+pub fn npy(descr: &str, shape: &str) -> Vec<u8> {
+    let text = format!("{{'descr': '{descr}', 'fortran_order': False, 'shape': {shape}, }}\n");
+    [b"\x93NUMPY\x01\x00".to_vec(), (text.len() as u16).to_le_bytes().to_vec(), text.into_bytes()].concat()
 }
 
 /// The refusal of a PyTorch file with this pickle and 12 bytes of a tensor.
@@ -150,7 +156,7 @@ fn deep_wide_and_circular_pickles_cost_little() {
 
 /// Every file of a format, small enough to be cut at each of its bytes.
 fn small_files() -> Vec<(PathBuf, Format)> {
-    ["half.pt", "images_best.pt", "compressed.npz", "hub.parquet"]
+    ["half.pt", "images_best.pt", "compressed.npz", "hub.parquet", "tensors.safetensors"]
         .map(|name| (fixture(name), Format::guess(&fixture(name)).unwrap()))
         .to_vec()
 }
@@ -220,8 +226,8 @@ fn a_changed_byte_is_refused_or_harmless() {
             let mut changed = whole.clone();
             changed[place] ^= 0x81;
             fs::write(&path, &changed).unwrap();
-            if format == Format::Parquet {
-                let _ = read(&path, format, None); // it has no checksums: only a panic would be wrong
+            if matches!(format, Format::Parquet | Format::Safetensors) {
+                let _ = read(&path, format, Some(Pixels::Unit)); // they have no checksums: only a panic would be wrong
             } else if let Ok(back) = read(&path, format, pixels) {
                 let sound = read(&file, format, pixels).unwrap();
                 assert_eq!(back.set.images.pixels, sound.set.images.pixels, "{} changed at {place}", file.display());
@@ -234,11 +240,7 @@ fn a_changed_byte_is_refused_or_harmless() {
 fn archives_that_lie() {
     let root = tempfile::tempdir().unwrap();
     let path = root.path().join("lies.npz");
-    let typed = |descr: &str, shape: &str| {
-        let text = format!("{{'descr': '{descr}', 'fortran_order': False, 'shape': {shape}, }}\n");
-        [b"\x93NUMPY\x01\x00".to_vec(), (text.len() as u16).to_le_bytes().to_vec(), text.into_bytes()].concat()
-    };
-    let header = |shape: &str| typed("|u1", shape);
+    let header = |shape: &str| npy("|u1", shape);
     for (shape, words) in [
         ("(1, 3, 2, 2)", "fills"),
         ("(99999999, 3, 2, 2)", "fills"),
@@ -251,7 +253,7 @@ fn archives_that_lie() {
     }
     // 2^42 texts of 2^22 bytes are none, modulo 2^64.
     let images = [header("(1, 3, 2, 2)"), vec![7; 12]].concat();
-    let names = typed("<U1048576", "(4398046511104,)");
+    let names = npy("<U1048576", "(4398046511104,)");
     fs::write(&path, archive(&[("images.npy", &images), ("class_names.npy", &names)])).unwrap();
     assert!(refusal(read(&path, Format::Npz, None)).contains("fills"));
     // A stored entry that claims four gigabytes.
@@ -264,5 +266,80 @@ fn archives_that_lie() {
         fs::write(&path, strange).unwrap();
         assert!(refusal(read(&path, Format::Npz, None)).contains("numpy.savez"));
         assert!(refusal(read(&path, Format::Pt, None)).contains("torch.save"));
+    }
+}
+
+#[test]
+fn soft_labels_that_are_no_probabilities() {
+    let root = tempfile::tempdir().unwrap();
+    let path = root.path().join("soft.npz");
+    let images = [npy("|u1", "(2, 3, 2, 2)"), (0..24).collect()].concat();
+    let refused = |name: &str, shape: &str, values: &[f32]| {
+        let bytes: Vec<u8> = values.iter().flat_map(|v| v.to_le_bytes()).collect();
+        let soft = [npy("<f4", shape), bytes].concat();
+        fs::write(&path, archive(&[("images.npy", &images), (name, &soft)])).unwrap();
+        refusal(read(&path, Format::Npz, None))
+    };
+    let sound = [0.5f32, 0.5, 0.0, 0.0, 0.0, 1.0];
+    for (place, value, words) in [
+        (1, f32::NAN, "image 0 has the probability NaN"),
+        (1, f32::INFINITY, "image 0 has the probability inf"),
+        (3, -0.25, "image 1 has the probability -0.25"),
+        (5, 0.5, "image 1 sums up to 0.5000, expected 1"),
+        (5, 3.0, "apply softmax"),
+    ] {
+        let mut values = sound;
+        values[place] = value;
+        for name in ["labels.npy", "soft_labels.npy"] {
+            let message = refused(name, "(2, 3)", &values);
+            assert!(message.contains(words), "{words:?} is not in: {message}");
+        }
+    }
+    for (shape, count, words) in [
+        ("(3, 2)", 6, "2 columns, expected one for each of 3"),
+        ("(2, 1, 3)", 5, "fills"),
+        ("(1, 3)", 3, "expected one for each of 2 images"),
+        ("(1, 2, 3)", 6, "expected one for each of 2 images"),
+        ("(6,)", 6, "shape [6]"),
+        ("(2, 0, 3)", 0, "shape [2, 0, 3]"),
+        ("(2, 3, 1, 1)", 6, "shape [2, 3, 1, 1]"),
+    ] {
+        let message = refused("soft_labels.npy", shape, &sound[..count]);
+        assert!(message.contains(words), "{words:?} is not in: {message}");
+    }
+    let strange = [npy("<f4", "(2,)"), vec![0; 8]].concat();
+    fs::write(&path, archive(&[("images.npy", &images), ("labels.npy", &strange)])).unwrap();
+    assert!(refusal(read(&path, Format::Npz, None)).contains("floating-point numbers, one for each image"));
+}
+
+#[test]
+fn values_that_cannot_be_what_was_said() {
+    let root = tempfile::tempdir().unwrap();
+    let path = root.path().join("said.npz");
+    let tensor = |values: &dyn Fn(usize) -> f32| {
+        let bytes: Vec<u8> = (0..300).flat_map(|i| values(i).to_le_bytes()).collect();
+        let images = [npy("<f4", "(100, 3, 1, 1)"), bytes].concat();
+        let labels = [npy("|u1", "(100,)"), vec![0; 100]].concat();
+        archive(&[("images.npy", &images), ("labels.npy", &labels)])
+    };
+    let part = |i: usize| i as f32 / 299.0;
+    type Case<'a> = (&'a dyn Fn(usize) -> f32, Pixels, &'a str);
+    let cases: [Case; 7] = [
+        (&|i| 255.0 * part(i), Pixels::Unit, "outside of what a pixel"),
+        // Few enough are bright, but too bright.
+        (&|i| if i < 20 { 255.0 } else { 0.0 }, Pixels::Unit, "times the range of a pixel"),
+        (&|i| if i < 3 { 40.0 } else { 4.0 * part(i) - 2.0 }, Pixels::Normalized, "times the range of a pixel"),
+        (&|i| 2.0 * part(i) - 1.0, Pixels::Normalized, "outside of -1 to 1"),
+        (&|i| 255.0 * part(i), Pixels::Normalized, "would lie outside"),
+        (&part, Pixels::Normalized, "none is below 0"),
+        (&part, Pixels::Bytes, "none is above 1"),
+    ];
+    for (values, pixels, words) in cases {
+        fs::write(&path, tensor(values)).unwrap();
+        for exact in [false, true] {
+            let reading = Reading { exact, ..reading(Format::Npz, Some(pixels)) };
+            let message = refusal(import(&path, &reading, |_| Ok(Some(classes()))));
+            assert!(message.contains(words), "{words:?} is not in: {message}");
+        }
     }
 }

@@ -2,7 +2,9 @@
 
 use std::fs::{self, File};
 use std::path::Path;
+use std::sync::Arc;
 
+use distill::distilled::{DistilledSet, SoftLabels};
 use distill::error::Error;
 use distill::formats::{self, Format, import};
 use zip::{DateTime, ZipArchive};
@@ -121,4 +123,24 @@ pub fn bytes(path: &Path) -> Vec<u8> {
     let mut inside: Vec<_> = fs::read_dir(path).unwrap().map(|entry| entry.unwrap().path()).collect();
     inside.sort();
     inside.iter().flat_map(|path| [path.file_name().unwrap().as_encoded_bytes(), &bytes(path)].concat()).collect()
+}
+
+#[test]
+fn soft_labels_come_back() {
+    let root = tempfile::tempdir().unwrap();
+    let values = (0..24).map(|i| [0.5, 0.25, 0.25][i * 7 % 3]).collect::<Vec<f32>>();
+    let mut set = set(4);
+    for views in [1, 2] {
+        let rows = (0..12 * views).flat_map(|row| (0..3).map(move |c| (row + c) % 3));
+        let values = rows.map(|place| values[place]).collect();
+        set.soft_labels = Some(SoftLabels { values: Arc::new(values), views });
+        for format in [Format::Pt, Format::Npz] {
+            let path = root.path().join(format!("{views}-{format:?}"));
+            export(&set, format, &path, false).unwrap();
+            assert_eq!(read(&path, format, None).unwrap().set.soft_labels, set.soft_labels, "{format:?}");
+        }
+        let folder = root.path().join(format!("set-{views}"));
+        set.write(&folder, false).unwrap();
+        assert_eq!(DistilledSet::read(&folder).unwrap().soft_labels, set.soft_labels);
+    }
 }

@@ -111,9 +111,21 @@ fn good_files_are_accepted() {
         readers::WEBDATASET,
         readers::PARQUET,
         readers::ARCHIVE,
+        readers::SAFETENSORS,
+        readers::PROTOCOL,
     ] {
         accepts(&reader);
     }
+}
+
+#[test]
+fn protocols() {
+    withstands(&readers::PROTOCOL);
+}
+
+#[test]
+fn tensors_by_name() {
+    withstands(&readers::SAFETENSORS);
 }
 
 #[test]

@@ -11,8 +11,9 @@ use distill::checksums::{Checksums, sha256};
 use distill::config::{Layers, Override};
 use distill::data::fetch::{Limits, unpack};
 use distill::data::{Class, Dataset, ImageSet, Split, load};
-use distill::distilled::{DistilledSet, Provenance};
+use distill::distilled::{DistilledSet, Provenance, SoftLabels};
 use distill::error::Result;
+use distill::eval::Protocol;
 use distill::formats::{Format, Pixels, Reading, export, import};
 use distill::progress::{Console, Verbosity};
 use distill::train::{Checkpoint, load_weights, read_metadata, save_weights};
@@ -38,6 +39,8 @@ pub const PT: Reader = Reader { name: "pt", read: pt, seeds: pt_files };
 pub const NPZ: Reader = Reader { name: "npz", read: npz, seeds: npz_files };
 pub const WEBDATASET: Reader = Reader { name: "webdataset", read: webdataset, seeds: webdataset_files };
 pub const PARQUET: Reader = Reader { name: "parquet", read: parquet, seeds: parquet_files };
+pub const SAFETENSORS: Reader = Reader { name: "safetensors", read: safetensors, seeds: safetensors_files };
+pub const PROTOCOL: Reader = Reader { name: "protocol", read: protocol, seeds: protocols };
 pub const ARCHIVE: Reader = Reader { name: "archive", read: archive, seeds: archives };
 
 /// A user's configuration file; each line is a `--set` too.
@@ -166,7 +169,51 @@ fn tensor_files() -> Vec<Vec<u8>> {
     let root = tempdir().unwrap();
     let folder = root.path().join("set");
     small_set().write(&folder, false).unwrap();
-    vec![fs::read(folder.join("distilled.safetensors")).unwrap()]
+    let hard = fs::read(folder.join("distilled.safetensors")).unwrap();
+    let soft_labels = Some(SoftLabels { values: Arc::new(vec![0.75, 0.25, 0.5, 0.5]), views: 1 });
+    DistilledSet { soft_labels, ..small_set() }.write(&folder, true).unwrap();
+    vec![hard, fs::read(folder.join("distilled.safetensors")).unwrap()]
+}
+
+/// Tensors by name without a set's metadata: the same files, read as another program's.
+fn safetensors(bytes: &[u8], place: &Path) -> Result<()> {
+    let path = place.join("set.safetensors");
+    fs::write(&path, bytes).unwrap();
+    let dataset: Dataset = "folder:/birds".parse().unwrap();
+    let reading = Reading { dataset, format: Format::Safetensors, pixels: None, labels: None, exact: true };
+    let set = import(&path, &reading, |_| Ok(Some(small_set().images.classes.to_vec())))?.set;
+    consistent(&set.images);
+    if let Some(soft) = set.soft_labels {
+        soft.check(set.images.len(), 2).unwrap();
+    }
+    Ok(())
+}
+
+fn safetensors_files() -> Vec<Vec<u8>> {
+    tensor_files()
+}
+
+/// A user's own protocol; what is accepted can be carried out and is written as it was read.
+fn protocol(bytes: &[u8], place: &Path) -> Result<()> {
+    let path = place.join("mine.toml");
+    fs::write(&path, bytes).unwrap();
+    let protocol = Protocol::read(&path)?;
+    let text = toml::to_string(&protocol).unwrap();
+    assert_eq!(toml::from_str::<Protocol>(&text).unwrap(), protocol);
+    for images in [1, 1000, 100_000_000] {
+        let plan = protocol.plan(images);
+        assert!(plan.updates > 0 && plan.updates_per_epoch > 0);
+    }
+    let _ = protocol.at(32);
+    Ok(())
+}
+
+fn protocols() -> Vec<Vec<u8>> {
+    let own = |name: &str, change: (&str, &str)| {
+        let text = toml::to_string(&Protocol::named(name).unwrap()).unwrap();
+        text.replacen(name, "mine", 1).replace(change.0, change.1).into_bytes()
+    };
+    vec![own("dc", ("runs = 5", "runs = 2")), own("soft", ("temperature = 20.0", "temperature = 4.0"))]
 }
 
 fn pt(bytes: &[u8], place: &Path) -> Result<()> {
@@ -202,9 +249,13 @@ fn webdataset_files() -> Vec<Vec<u8>> {
 fn imported(bytes: &[u8], path: &Path, format: Format) -> Result<()> {
     fs::write(path, bytes).unwrap();
     let dataset: Dataset = "folder:/birds".parse().unwrap();
-    let read = |pixels| import(path, &Reading { dataset: dataset.clone(), format, pixels, labels: None }, |_| Ok(None));
+    let reading = |pixels| Reading { dataset: dataset.clone(), format, pixels, labels: None, exact: true };
+    let read = |pixels| import(path, &reading(pixels), |_| Ok(None));
     let set = read(None).or_else(|_| read(Some(Pixels::Unit)))?.set;
     consistent(&set.images);
+    if let Some(soft) = set.soft_labels {
+        soft.check(set.images.len(), set.images.classes.len()).unwrap();
+    }
     Ok(())
 }
 
@@ -216,7 +267,8 @@ fn exported(format: Format) -> Vec<u8> {
 }
 
 fn export_to(path: &Path, format: Format) {
-    let set = small_set();
+    let soft_labels = Some(SoftLabels { values: Arc::new(vec![0.75, 0.25, 0.5, 0.5]), views: 1 });
+    let set = DistilledSet { soft_labels, ..small_set() };
     let mut images = (0..set.images.len()).map(|i| Ok(set.images.image(i).to_vec()));
     export(&set.listing(), &mut images, format, path, false).unwrap();
 }

@@ -1,7 +1,7 @@
-//! squared_error, gaussian_kl and cross_entropy.
+//! squared_error, gaussian_kl, cross_entropy and distillation_loss.
 
 use candle_core::{Device, Tensor};
-use distill::ops::{Tape, Value, cross_entropy, gaussian_kl, reference, squared_error};
+use distill::ops::{Tape, Value, cross_entropy, distillation_loss, gaussian_kl, reference, squared_error};
 
 use crate::check::{check, doubles, normal, normals};
 
@@ -68,4 +68,30 @@ fn shapes_that_do_not_fit_are_refused() {
     assert!(gaussian_kl(&tape, &value(&[2, 3])).is_err());
     assert!(cross_entropy(&tape, &value(&[2, 3]), &[0]).is_err());
     assert!(cross_entropy(&tape, &value(&[2, 3]), &[0, 3]).is_err());
+}
+
+#[test]
+fn distillation_loss_agrees() {
+    let rows: [&[f32]; 3] = [&[1.0], &[0.7, 0.2, 0.1, 0.0], &[0.25, 0.25, 0.25, 0.25, 0.0, 1.0, 0.0, 0.0]];
+    for (probabilities, classes) in rows.into_iter().zip([1, 4, 4]) {
+        for temperature in [0.5, 1.0, 4.0, 20.0] {
+            let exact: Vec<f64> = probabilities.iter().map(|&p| p.into()).collect();
+            check(
+                &("distillation_loss", probabilities, temperature),
+                &normals("logits", &[&[probabilities.len() / classes, classes]]),
+                |tape, v| distillation_loss(tape, &v[0], probabilities, temperature),
+                |v| vec![reference::distillation_loss(&v[0], classes, &exact, temperature.into())],
+            );
+        }
+    }
+}
+
+#[test]
+fn one_hot_soft_labels_at_temperature_1_are_hard_ones() {
+    let logits = Value::constant(normal("logits", 0, &[3, 4]));
+    let hot = [0.0, 1.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0];
+    let soft = distillation_loss(&Tape::inference(), &logits, &hot, 1.0).unwrap().scalar().unwrap();
+    let hard = cross_entropy(&Tape::inference(), &logits, &[1, 0, 3]).unwrap().scalar().unwrap();
+    assert!((soft - hard).abs() < 1e-6, "{soft} and {hard}");
+    assert!(distillation_loss(&Tape::inference(), &logits, &hot[..8], 1.0).is_err());
 }

@@ -1,5 +1,6 @@
 //! Every op against its plain version, its central differences and PyTorch; the tape's bookkeeping.
 
+mod activate;
 mod attention;
 mod check;
 mod conv;

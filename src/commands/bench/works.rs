@@ -9,8 +9,8 @@ use candle_nn::VarBuilder;
 use crate::config::Config;
 use crate::data::{Class, Dataset, ImageSet};
 use crate::error::Result;
-use crate::eval::{Augmentation, PixelTable, Protocol, Sgd, train_step};
-use crate::models::students::{ConvNet, ConvNetConfig};
+use crate::eval::{Augmentation, Optimizer, PixelTable, Protocol, Targets, train_step};
+use crate::models::students::{Classifier, ConvNet, ConvNetConfig, ConvNetSize, NormKind};
 use crate::models::unet::UNet;
 use crate::models::vae::Vae;
 use crate::nn::Params;
@@ -64,8 +64,11 @@ pub fn kinds(config: &Config) -> Vec<Kind> {
 fn student_epoch(_: &Config, batch: usize, device: &Device) -> Result<Work> {
     let protocol = Protocol { batch_size: batch, ..Protocol::named("challenge")? };
     let params = Params::new(0, device);
-    let (depth, width) = (protocol.convnet.depth, protocol.convnet.width);
-    let net = ConvNet::new(ConvNetConfig { depth, width, size: STUDENT_SIZE, classes: CLASSES }, params.builder())?;
+    let ConvNetSize { depth, width } = protocol.convnet_at(STUDENT_SIZE)?;
+    let net = ConvNet::new(
+        ConvNetConfig { depth, width, norm: NormKind::Instance, size: STUDENT_SIZE, classes: CLASSES },
+        params.builder(),
+    )?;
     randomize(&params)?;
     let (set, pixels) = (epoch_images(), PixelTable::new(Dataset::Cifar100.normalization()));
     let first: Vec<u32> = (0..batch.min(EPOCH) as u32).collect();
@@ -79,14 +82,14 @@ fn student_epoch(_: &Config, batch: usize, device: &Device) -> Result<Work> {
         let loss = ops::cross_entropy(tape, &logits, &labels)?;
         Ok((logits, loss))
     });
-    let mut optimizer = Sgd::new(&params, &protocol)?;
+    let mut optimizer = Optimizer::new(&params, &Params::new(0, device), &protocol)?;
     let step = Box::new(move |epoch: u64| {
         let order = Rng::stream(0, "bench order", epoch as u32, 0).permutation(EPOCH);
         for (i, indices) in order.chunks(batch).enumerate() {
             let mut images = pixels.batch(&set, indices);
             let mut rng = Rng::stream(0, "bench augment", epoch as u32, i as u32);
             Augmentation::draw(&mut rng, indices.len(), set.size).apply(&mut images, set.size);
-            let labels: Vec<u16> = indices.iter().map(|&i| set.labels[i as usize]).collect();
+            let labels = Targets::Hard(indices.iter().map(|&i| set.labels[i as usize]).collect());
             train_step(&net, &mut optimizer, images, set.size, &labels)?;
         }
         Ok(())

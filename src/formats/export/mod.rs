@@ -20,10 +20,10 @@ use image::{ExtendedColorType, ImageEncoder};
 pub use place::{check_apart, check_place};
 
 use super::Format;
-use crate::distilled::{Listing, Staging};
+use crate::distilled::{Listing, Staging, TENSOR_FILE};
 use crate::error::{AtPath, Result};
 use crate::fs::{folder_of, write_atomic_with};
-use crate::interrupt;
+use crate::{interrupt, usage};
 
 /// A set's images in its order, each (H, W, 3).
 type Images<'a> = &'a mut dyn Iterator<Item = io::Result<Vec<u8>>>;
@@ -53,6 +53,9 @@ pub fn export(
         Format::Challenge => write_file(path, |out| challenge::write(set, images, out)),
         Format::Webdataset => write_folder(path, &check, |folder| webdataset::write(set, images, folder)),
         Format::Imagefolder => write_folder(path, &check, |folder| imagefolder::write(set, images, folder)),
+        Format::Safetensors => {
+            usage!("--format safetensors: a distilled folder's {TENSOR_FILE} is that already; copy it")
+        }
     }
 }
 

@@ -6,7 +6,7 @@ use super::zip::StoredZip;
 use super::{Images, Sink, planes, shortest};
 use crate::distilled::Listing;
 
-/// Writes `images` u8 (N, 3, H, W), `labels` i64 (N), `class_names` and `class_ids` (text), `mean` and `std` f64 (3) of
+/// Writes `images` u8 (N, 3, H, W), `labels` i64 (N), `soft_labels` f32 (N, views, classes) where there are any, `class_names` and `class_ids` (text), `mean` and `std` f64 (3) of
 /// pixels in [0, 1], and `dataset` (one text).
 pub fn write(set: &Listing, images: Images, out: &mut dyn Sink) -> io::Result<()> {
     let (n, size) = (set.len(), set.size);
@@ -18,6 +18,10 @@ pub fn write(set: &Listing, images: Images, out: &mut dyn Sink) -> io::Result<()
     let entry = array(&mut zip, "labels", "<i8", &[n], 8)?;
     for &label in &set.labels {
         entry.write_all(&i64::from(label).to_le_bytes())?;
+    }
+    if let Some(soft) = &set.soft_labels {
+        let entry = array(&mut zip, "soft_labels", "<f4", &[n, soft.views, set.classes.len()], 4)?;
+        soft.values.iter().try_for_each(|value| entry.write_all(&value.to_le_bytes()))?;
     }
     let names: Vec<&str> = set.classes.iter().map(|class| class.name.as_str()).collect();
     let ids: Vec<&str> = set.classes.iter().map(|class| class.id.as_str()).collect();

@@ -42,6 +42,7 @@ fn is_export(path: &Path, format: Format) -> Result<bool> {
     let extension = path.extension().and_then(|e| e.to_str()).unwrap_or_default();
     let is_part: fn(&str) -> bool = match format {
         Format::Pt | Format::Challenge => return Ok(path.is_file() && ["pt", "pth"].contains(&extension)),
+        Format::Safetensors => return Ok(false), // none is written
         Format::Npz => return Ok(path.is_file() && extension == "npz"),
         Format::Parquet => return Ok(path.is_file() && extension == "parquet"),
         Format::Webdataset => |name| name == "README.md" || name.starts_with("train-") && name.ends_with(".tar"),

@@ -7,7 +7,7 @@ use super::zip::StoredZip;
 use super::{Images, Sink, planes};
 use crate::distilled::Listing;
 
-/// Writes a dict: `images` u8 (N, 3, H, W), `labels` i64 (N), `classes` and `class_ids` (lists of str), `mean`, `std`
+/// Writes a dict: `images` u8 (N, 3, H, W), `labels` i64 (N), `soft_labels` f32 (N, views, classes) where there are any, `classes` and `class_ids` (lists of str), `mean`, `std`
 /// (lists of float, of pixels in [0, 1]), `dataset` (str).
 pub fn write(set: &Listing, images: Images, out: &mut dyn Sink) -> io::Result<()> {
     let (n, size) = (set.len(), set.size);
@@ -18,6 +18,10 @@ pub fn write(set: &Listing, images: Images, out: &mut dyn Sink) -> io::Result<()
         pickle.tensor("0", Storage::Byte, &[n, 3, size, size]);
         pickle.text("labels");
         pickle.tensor("1", Storage::Long, &[n]);
+        if let Some(soft) = &set.soft_labels {
+            pickle.text("soft_labels");
+            pickle.tensor("2", Storage::Float, &[n, soft.views, set.classes.len()]);
+        }
         pickle.text("classes");
         pickle.list(set.classes.iter(), |pickle, class| pickle.text(&class.name));
         pickle.text("class_ids");
@@ -37,6 +41,10 @@ pub fn write(set: &Listing, images: Images, out: &mut dyn Sink) -> io::Result<()
     let entry = archive.tensor("1", n * 8)?;
     for &label in &set.labels {
         entry.write_all(&i64::from(label).to_le_bytes())?;
+    }
+    if let Some(soft) = &set.soft_labels {
+        let entry = archive.tensor("2", 4 * soft.values.len())?;
+        soft.values.iter().try_for_each(|value| entry.write_all(&value.to_le_bytes()))?;
     }
     archive.finish()
 }

@@ -91,7 +91,7 @@ mod tests {
     fn full_archives_are_followed_by_others() {
         let provenance = Provenance { dataset: Dataset::Shapes, method: String::new(), seed: 0, details: Map::new() };
         let classes = Arc::new(vec![Class { name: "a".into(), id: "0".into() }]);
-        let set = Listing { labels: vec![0; 5], indices: vec![0; 5], size: 1, classes, provenance };
+        let set = Listing { labels: vec![0; 5], indices: vec![0; 5], size: 1, classes, soft_labels: None, provenance };
         let folder = tempfile::tempdir().unwrap();
         let one = 1 + png(&[1, 2, 3], 1).unwrap().len() as u64; // more than this is full
         write_shards(&set, &mut (0..5).map(|i| Ok(vec![i; 3])), folder.path(), 2 * one).unwrap();

@@ -7,22 +7,23 @@ use std::sync::Arc;
 
 use super::super::unique_names;
 use super::Found;
-use super::tensor::in_file;
+use super::tensor::{Soft, in_file};
 use crate::data::{Class, Dataset, ImageSet};
-use crate::distilled::FileNames;
+use crate::distilled::{FileNames, SoftLabels};
 use crate::error::Result;
 
 /// Labels are u16.
 const MOST_CLASSES: usize = 1 << 16;
 
-/// The images under the labels of `known`, the data set's own classes; under the file's own where those are not at hand.
+/// The images, and their soft labels, under the labels of `known`, the data set's own classes; under the file's own where
+/// those are not at hand.
 pub fn label(
     found: Found,
     known: Option<Vec<Class>>,
     dataset: &Dataset,
     path: &Path,
     warnings: &mut Vec<String>,
-) -> Result<ImageSet> {
+) -> Result<(ImageSet, Option<SoftLabels>)> {
     let n = found.images.pixels.len() / (3 * found.images.size * found.images.size);
     let refuse = in_file(path);
     let (classes, map) = match (found.classes, known) {
@@ -67,6 +68,10 @@ pub fn label(
     if !(1..=MOST_CLASSES).contains(&classes.len()) {
         return Err(refuse(format!("{} classes, expected 1 to {MOST_CLASSES}", classes.len())));
     }
+    let soft = match found.soft_labels {
+        Some(soft) => Some(columns(soft, n, &map, classes.len()).map_err(&refuse)?),
+        None => None,
+    };
     let labels = match found.labels {
         Some(labels) if labels.len() == n => labels,
         Some(labels) => return Err(refuse(format!("it has {n} images, but {} labels", labels.len()))),
@@ -88,7 +93,34 @@ pub fn label(
         None => Err(refuse(format!("image {i} has label {label}, which is none of the {} classes", classes.len()))),
     };
     let labels = labels.into_iter().enumerate().map(new).collect::<Result<_>>()?;
-    Ok(ImageSet { pixels: found.images.pixels, labels, size: found.images.size, classes: Arc::new(classes) })
+    Ok((ImageSet { pixels: found.images.pixels, labels, size: found.images.size, classes: Arc::new(classes) }, soft))
+}
+
+/// Soft labels of `images` images with each column at the place of its class, which `map` tells; they must be
+/// probabilities.
+fn columns(
+    soft: Soft,
+    images: usize,
+    map: &BTreeMap<i64, i64>,
+    classes: usize,
+) -> std::result::Result<SoftLabels, String> {
+    let Soft { labels, classes: columns } = soft;
+    if columns != map.len() {
+        return Err(format!("its soft labels have {columns} columns, expected one for each of {} classes", map.len()));
+    }
+    labels.check(images, columns)?;
+    let place = |column: usize| map.get(&(column as i64)).map(|&label| label as usize);
+    let Some(places) = (0..columns).map(place).collect::<Option<Vec<usize>>>() else {
+        return Err("it has soft labels, but does not name the classes of all their columns".into());
+    };
+    if columns == classes && places.iter().enumerate().all(|(column, &place)| column == place) {
+        return Ok(labels);
+    }
+    let mut values = vec![0.0; labels.values.len() / columns * classes];
+    for (from, to) in labels.values.chunks_exact(columns).zip(values.chunks_exact_mut(classes)) {
+        from.iter().zip(&places).for_each(|(&value, &place)| to[place] = value);
+    }
+    Ok(SoftLabels { values: Arc::new(values), views: labels.views })
 }
 
 fn identity(classes: usize) -> BTreeMap<i64, i64> {

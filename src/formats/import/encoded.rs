@@ -56,7 +56,7 @@ impl Gathered {
     pub fn images(self) -> Result<Images, String> {
         match self.size {
             Some(size) if !self.pixels.is_empty() => {
-                Ok(Images { pixels: self.pixels, size: size as usize, clamped: 0.0 })
+                Ok(Images { pixels: self.pixels, size: size as usize, clamped: 0.0, exact: None })
             }
             _ => Err("it holds no image".into()),
         }

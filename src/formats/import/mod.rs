@@ -7,6 +7,7 @@ mod npz;
 mod parquet;
 mod pickle;
 mod pt;
+mod safetensors;
 mod tensor;
 mod webdataset;
 mod zip;
@@ -24,11 +25,12 @@ use crate::data::{Class, Dataset, Normalization};
 use crate::distilled::{DistilledSet, Provenance};
 use crate::error::{AtPath, Result};
 use crate::{fail, interrupt, usage};
-use tensor::Images;
+use tensor::{Images, Labels, Soft};
 
 /// What tensors and arrays are called in files, ours first.
 const IMAGES: [&str; 3] = ["images", "data", "x"];
 const LABELS: [&str; 3] = ["labels", "targets", "y"];
+const SOFT_LABELS: [&str; 1] = ["soft_labels"];
 const CLASSES: [&str; 2] = ["classes", "class_names"];
 const CLASS_IDS: [&str; 1] = ["class_ids"];
 
@@ -42,6 +44,8 @@ pub struct Reading {
     pub pixels: Option<Pixels>,
     /// A file of labels; None takes those of the file itself, or of one beside it.
     pub labels: Option<PathBuf>,
+    /// Whether floating-point values are kept as they are, beside the pixels that they are rounded to.
+    pub exact: bool,
 }
 
 /// Labelled images as a file holds them.
@@ -49,6 +53,7 @@ struct Found {
     images: Images,
     /// None for a bare tensor.
     labels: Option<Vec<i64>>,
+    soft_labels: Option<Soft>,
     /// By the file's own labels, perhaps not by all, where it names them. An empty id is unknown.
     classes: Option<BTreeMap<i64, Class>>,
 }
@@ -56,6 +61,9 @@ struct Found {
 /// What was read, and what people should know about it.
 pub struct Imported {
     pub set: DistilledSet,
+    /// The set's images as exact as the file has them, if that was asked for and they are floating-point numbers:
+    /// normalized, (N, H, W, 3).
+    pub exact: Option<Vec<f32>>,
     pub warnings: Vec<String>,
 }
 
@@ -72,22 +80,29 @@ pub fn import(
     let found = match reading.format {
         Format::Pt | Format::Challenge => pt::read(path, reading),
         Format::Npz => npz::read(path, reading),
+        Format::Safetensors => safetensors::read(path, reading),
         Format::Parquet => parquet::read(path, own_size),
         Format::Webdataset => webdataset::read(path, own_size),
         Format::Imagefolder => imagefolder::read(path, own_size),
     };
     interrupt::check()?; // before the error of a reader that a signal ended
-    let found = found?;
+    let mut found = found?;
+    let exact = found.images.exact.take();
     let size = found.images.size;
     reading.dataset.check_size(size)?;
     let mut warnings = Vec::new();
-    if found.images.clamped > 0.0 {
+    if found.images.clamped > 0.0 && exact.is_none() {
         warnings.push(format!(
             "{:.2} % of the values lay outside of what a pixel can show and were clamped",
             100.0 * found.images.clamped
         ));
     }
-    let images = classes::label(found, known(size)?, &reading.dataset, path, &mut warnings)?;
+    let (images, soft_labels) = classes::label(found, known(size)?, &reading.dataset, path, &mut warnings)?;
+    let order = images.by_class().concat(); // that of a distilled set
+    let (len, classes) = (images.image_len(), images.classes.len());
+    let exact = exact.map(|exact| order.iter().flat_map(|&i| &exact[i * len..][..len]).copied().collect());
+    let soft_labels = soft_labels.map(|soft| soft.subset(&order, classes));
+    let images = images.subset(&order);
     let mut indices = vec![0; images.len()];
     for of_class in images.by_class() {
         for (index, i) in of_class.into_iter().enumerate() {
@@ -103,7 +118,8 @@ pub fn import(
     }
     let provenance =
         Provenance { dataset: reading.dataset.clone(), method: format!("imported from {file}"), seed: 0, details };
-    Ok(Imported { set: DistilledSet::new(images, indices, provenance)?, warnings })
+    let set = DistilledSet { soft_labels, ..DistilledSet::new(images, indices, provenance)? };
+    Ok(Imported { set, exact, warnings })
 }
 
 impl Format {
@@ -120,6 +136,7 @@ impl Format {
         match path.extension().and_then(|e| e.to_str()) {
             Some("pt" | "pth") => Ok(Format::Pt),
             Some("npz") => Ok(Format::Npz),
+            Some("safetensors") => Ok(Format::Safetensors),
             Some("parquet") => Ok(Format::Parquet),
             Some("tar") => Ok(Format::Webdataset),
             _ => usage!("{}: its name does not say what it is; name it with --format", path.display()),
@@ -135,6 +152,20 @@ impl Reading {
     /// What was said about the numbers: a challenge file needs no words.
     fn pixels(&self) -> Option<Pixels> {
         self.pixels.or((self.format == Format::Challenge).then_some(Pixels::Normalized))
+    }
+}
+
+/// (hard, soft) labels out of a file's `labels` and `soft_labels`. A file with soft ones alone gives each image its likeliest
+/// class.
+fn both_labels(labels: Option<Labels>, soft: Option<Soft>) -> (Option<Vec<i64>>, Option<Soft>) {
+    match (labels, soft) {
+        (Some(Labels::Hard(hard)), soft) => (Some(hard), soft),
+        (Some(Labels::Soft(found)), soft) => both_labels(None, soft.or(Some(found))),
+        (None, Some(soft)) => {
+            let likeliest = soft.labels.likeliest(soft.classes).into_iter().map(|class| class as i64);
+            (Some(likeliest.collect()), Some(soft))
+        }
+        (None, None) => (None, None),
     }
 }
 

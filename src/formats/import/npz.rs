@@ -5,7 +5,7 @@ use std::path::Path;
 
 use super::tensor::{self, DType, Tensor, count, in_file};
 use super::zip::{Entry, ZipIn};
-use super::{CLASS_IDS, CLASSES, Found, IMAGES, LABELS, Reading, classes_of};
+use super::{CLASS_IDS, CLASSES, Found, IMAGES, LABELS, Reading, SOFT_LABELS, both_labels, classes_of};
 use crate::error::{Error, Result};
 use crate::fail;
 
@@ -24,17 +24,22 @@ pub fn read(path: &Path, reading: &Reading) -> Result<Found> {
         fail!("{}: expected an array \"images\" or \"data\"; it has {}", path.display(), names.join(", "));
     };
     let images = tensor_of(zip.entry(&images)?).map_err(&refuse)?;
-    let images = tensor::images(images, reading.pixels(), reading.normalization()).map_err(&refuse)?;
+    let images = tensor::images(images, reading.pixels(), reading.normalization(), reading.exact).map_err(&refuse)?;
     let labels = match find(&LABELS) {
         Some(name) => Some(tensor_of(zip.entry(&name)?).and_then(tensor::labels).map_err(&refuse)?),
         None => None,
     };
+    let soft = match find(&SOFT_LABELS) {
+        Some(name) => Some(tensor_of(zip.entry(&name)?).and_then(tensor::soft).map_err(&refuse)?),
+        None => None,
+    };
+    let (labels, soft_labels) = both_labels(labels, soft);
     let mut texts = |keys: &[&str]| match find(keys) {
         Some(name) => Ok::<_, Error>(Some(texts_of(zip.entry(&name)?).map_err(&refuse)?)),
         None => Ok(None),
     };
     let (names, ids) = (texts(&CLASSES)?, texts(&CLASS_IDS)?);
-    Ok(Found { images, labels, classes: names.map(|names| classes_of(names, ids)) })
+    Ok(Found { images, labels, soft_labels, classes: names.map(|names| classes_of(names, ids)) })
 }
 
 /// An array of numbers.

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use super::pickle::{Pickle, TensorRef, Value};
 use super::tensor::{self, Tensor, count, in_file};
 use super::zip::ZipIn;
-use super::{CLASS_IDS, CLASSES, Found, IMAGES, LABELS, Reading, classes_of};
+use super::{CLASS_IDS, CLASSES, Found, IMAGES, LABELS, Reading, SOFT_LABELS, both_labels, classes_of};
 use crate::error::{AtPath, Result};
 use crate::fail;
 
@@ -22,8 +22,8 @@ pub fn read(path: &Path, reading: &Reading) -> Result<Found> {
             path.display()
         );
     };
-    let images =
-        tensor::images(file.tensor(&images)?, reading.pixels(), reading.normalization()).map_err(in_file(path))?;
+    let images = tensor::images(file.tensor(&images)?, reading.pixels(), reading.normalization(), reading.exact)
+        .map_err(in_file(path))?;
     let labels = match reading.labels.clone().or_else(|| labels_beside(path).filter(|_| parts.labels.is_none())) {
         Some(other) => {
             let mut file = PtFile::open(&other)?;
@@ -38,7 +38,12 @@ pub fn read(path: &Path, reading: &Reading) -> Result<Found> {
             None => None,
         },
     };
-    Ok(Found { images, labels, classes: parts.names.map(|names| classes_of(names, parts.ids)) })
+    let soft = match parts.soft {
+        Some(soft) => Some(tensor::soft(file.tensor(&soft)?).map_err(in_file(path))?),
+        None => None,
+    };
+    let (labels, soft_labels) = both_labels(labels, soft);
+    Ok(Found { images, labels, soft_labels, classes: parts.names.map(|names| classes_of(names, parts.ids)) })
 }
 
 /// "images_best.pt" -> "labels_best.pt", where that exists.
@@ -60,6 +65,7 @@ struct PtFile {
 struct Parts {
     images: Option<TensorRef>,
     labels: Option<TensorRef>,
+    soft: Option<TensorRef>,
     names: Option<Vec<String>>,
     ids: Option<Vec<String>>,
 }
@@ -104,6 +110,7 @@ impl PtFile {
                 Parts {
                     images: tensor(any(&IMAGES)),
                     labels: tensor(any(&LABELS)),
+                    soft: tensor(any(&SOFT_LABELS)),
                     names: texts(&CLASSES),
                     ids: texts(&CLASS_IDS),
                 }

@@ -2,11 +2,13 @@
 
 use std::io::Read;
 use std::path::Path;
+use std::sync::Arc;
 
 use clap::ValueEnum;
 use half::{bf16, f16};
 
 use crate::data::Normalization;
+use crate::distilled::SoftLabels;
 use crate::error::Error;
 use crate::interrupt;
 
@@ -85,18 +87,25 @@ pub struct Images {
     pub size: usize,
     /// The share of values that were outside of what a pixel can show, and were clamped.
     pub clamped: f64,
+    /// (N, H, W, 3): the values as they are, normalized, where these were asked for and are floating-point numbers.
+    pub exact: Option<Vec<f32>>,
 }
 
 /// A set is refused if more than this share of its values lies outside of what a pixel can show: it is something else
 /// than was said. Optimized images overshoot by a little.
 const MOST_CLAMPED: f64 = 0.1;
+/// The same where nothing is clamped, so that only what the values mean is in question.
+const MOST_OUTSIDE: f64 = 0.5;
+/// A set is refused if a value lies further outside than this, in ranges of a pixel: 255 said to be from 0 to 1 is 254.
+const FURTHEST: f64 = 4.0;
 
 /// Reads a tensor (N, 3, H, W) or (N, H, W, 3) whose values are what `stated` says; without it only whole numbers are
-/// taken, as bytes. Errors are sentences about the tensor.
+/// taken, as bytes. `exact` keeps the values themselves too. Errors are sentences about the tensor.
 pub fn images(
     mut tensor: Tensor,
     stated: Option<Pixels>,
     normalization: Normalization,
+    exact: bool,
 ) -> std::result::Result<Images, String> {
     let (n, size, channels_first) = match tensor.shape[..] {
         [n, 3, h, w] if h == w => (n, h, true),
@@ -119,7 +128,7 @@ pub fn images(
     let width = tensor.dtype.width();
     let plane = size * size;
     let mut bytes = vec![0; 3 * plane * width];
-    let mut values = Values::new(meaning, normalization);
+    let mut values = Values::new(meaning, normalization, exact && tensor.dtype.is_float());
     let mut pixels = Vec::new(); // grows as images arrive: a header may promise more than there is
     for _ in 0..n {
         if interrupt::requested() {
@@ -135,7 +144,7 @@ pub fn images(
     }
     read_end(&mut tensor.data)?;
     let clamped = values.check()?;
-    Ok(Images { pixels, size, clamped })
+    Ok(Images { pixels, size, clamped, exact: values.exact })
 }
 
 /// Turns values into pixels, and remembers what shows whether they are what was said.
@@ -144,13 +153,18 @@ struct Values {
     normalization: Normalization,
     count: u64,
     clamped: u64,
+    /// How far outside of what a pixel can show, in its ranges.
+    furthest: f64,
     least: f64,
     most: f64,
+    /// The values so far, normalized, if they are to be kept.
+    exact: Option<Vec<f32>>,
 }
 
 impl Values {
-    fn new(meaning: Pixels, normalization: Normalization) -> Self {
-        Values { meaning, normalization, count: 0, clamped: 0, least: f64::INFINITY, most: f64::NEG_INFINITY }
+    fn new(meaning: Pixels, normalization: Normalization, exact: bool) -> Self {
+        let (least, most) = (f64::INFINITY, f64::NEG_INFINITY);
+        Values { meaning, normalization, count: 0, clamped: 0, furthest: 0.0, least, most, exact: exact.then(Vec::new) }
     }
 
     /// The pixel of a value of channel `c`.
@@ -159,6 +173,14 @@ impl Values {
             return Err(format!("a pixel is {value}"));
         }
         let Normalization { mean, std } = self.normalization;
+        if let Some(exact) = &mut self.exact {
+            let value = value as f32;
+            exact.push(match self.meaning {
+                Pixels::Bytes => (value / 255.0 - mean[c]) / std[c], // f32, as a table of pixels has it
+                Pixels::Unit => (value - mean[c]) / std[c],
+                Pixels::Normalized => value,
+            });
+        }
         let pixel = match self.meaning {
             Pixels::Bytes => value,
             Pixels::Unit => value * 255.0,
@@ -166,19 +188,26 @@ impl Values {
         };
         self.count += 1;
         self.clamped += u64::from(!(-0.5..=255.5).contains(&pixel));
+        self.furthest = self.furthest.max((-pixel).max(pixel - 255.0) / 255.0);
         self.least = self.least.min(value);
         self.most = self.most.max(value);
         Ok(pixel.round() as u8) // `as` clamps
     }
 
     /// The share of clamped values, if the values can be what was said.
-    fn check(self) -> std::result::Result<f64, String> {
+    fn check(&self) -> std::result::Result<f64, String> {
         let clamped = self.clamped as f64 / self.count as f64;
         let reason = match self.meaning {
-            _ if clamped > MOST_CLAMPED => {
+            _ if clamped > if self.exact.is_some() { MOST_OUTSIDE } else { MOST_CLAMPED } => {
                 format!("{:.0} % of them would lie outside of what a pixel can show", clamped * 100.0)
             }
+            _ if self.furthest > FURTHEST => {
+                format!("one would lie {:.0} times the range of a pixel outside of it", self.furthest)
+            }
             Pixels::Normalized if self.least >= 0.0 => "none is below 0".into(),
+            Pixels::Normalized if self.least >= -1.0 && self.most <= 1.0 => {
+                "none lies outside of -1 to 1, which the data set's mean and standard deviation would leave".into()
+            }
             Pixels::Bytes if self.most <= 1.0 && self.most > 0.0 => "none is above 1".into(),
             _ => return Ok(clamped),
         };
@@ -190,28 +219,58 @@ impl Values {
     }
 }
 
-/// Reads whole-number labels (N).
-pub fn labels(mut tensor: Tensor) -> std::result::Result<Vec<i64>, String> {
-    let n = match tensor.shape[..] {
-        [n] => n,
-        [_, classes] if classes > 1 => return Err(SOFT.into()),
-        _ => return Err(format!("the labels have shape {:?}, expected (N)", tensor.shape)),
-    };
-    if tensor.dtype.is_float() {
-        return Err(SOFT.into());
-    }
-    let mut bytes = vec![0; tensor.dtype.width()];
-    let mut labels = Vec::new();
-    for _ in 0..n {
-        read_exactly(&mut tensor.data, &mut bytes)?;
-        labels.push(tensor.dtype.value(&bytes) as i64);
-    }
-    read_end(&mut tensor.data)?;
-    Ok(labels)
+/// Labels as a file has them.
+pub enum Labels {
+    /// (N): a class each.
+    Hard(Vec<i64>),
+    Soft(Soft),
 }
 
-const SOFT: &str = "the labels are soft (a probability for each class), but a distilled set holds one class for each image; \
-                    leave them out if the images are in order of class";
+/// Soft labels before it is known which classes their columns are.
+pub struct Soft {
+    pub labels: SoftLabels,
+    /// Columns of a row.
+    pub classes: usize,
+}
+
+/// Reads labels: whole numbers (N), or a probability for each class, (N, classes) or (N, views, classes).
+pub fn labels(tensor: Tensor) -> std::result::Result<Labels, String> {
+    match tensor.shape[..] {
+        [_] if tensor.dtype.is_float() => {
+            Err("the labels are floating-point numbers, one for each image; expected whole numbers".into())
+        }
+        [_] => Ok(Labels::Hard(numbers(tensor, |value| value as i64)?)),
+        _ => soft(tensor).map(Labels::Soft),
+    }
+}
+
+/// Reads soft labels, (N, classes) or (N, views, classes). Whether they are probabilities is checked by whoever knows N.
+pub fn soft(tensor: Tensor) -> std::result::Result<Soft, String> {
+    let (views, classes) = match tensor.shape[..] {
+        [_, classes] if classes > 1 => (1, classes),
+        [_, views, classes] if classes > 1 && views > 0 => (views, classes),
+        _ => {
+            return Err(format!(
+                "the labels have shape {:?}, expected (N), or soft ones of shape (N, classes) or (N, views, classes)",
+                tensor.shape
+            ));
+        }
+    };
+    let values = numbers(tensor, |value| value as f32)?;
+    Ok(Soft { labels: SoftLabels { values: Arc::new(values), views }, classes })
+}
+
+/// All values of a tensor.
+fn numbers<T>(mut tensor: Tensor, convert: impl Fn(f64) -> T) -> std::result::Result<Vec<T>, String> {
+    let mut bytes = vec![0; tensor.dtype.width()];
+    let mut values = Vec::new(); // grows as they arrive: a header may promise more than there is
+    for _ in 0..count(&tensor.shape)? {
+        read_exactly(&mut tensor.data, &mut bytes)?;
+        values.push(convert(tensor.dtype.value(&bytes)));
+    }
+    read_end(&mut tensor.data)?;
+    Ok(values)
+}
 
 /// Fills `bytes`.
 fn read_exactly(data: &mut dyn Read, bytes: &mut [u8]) -> std::result::Result<(), String> {

@@ -63,7 +63,12 @@ pub fn read(path: &Path, own_size: Option<usize>) -> Result<Found> {
     }
     let Samples { images, labels, classes } = samples;
     let images = images.images().map_err(in_file(path))?;
-    Ok(Found { images, labels: Some(labels), classes: Some(classes).filter(|classes| !classes.is_empty()) })
+    Ok(Found {
+        images,
+        labels: Some(labels),
+        soft_labels: None,
+        classes: Some(classes).filter(|classes| !classes.is_empty()),
+    })
 }
 
 /// (key, extension, bytes) of an entry. Only plain files are taken: a link or a sparse file is no part of a sample.

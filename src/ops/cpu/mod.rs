@@ -1,6 +1,7 @@
 //! CPU kernels: plain functions over slices, NHWC, parallel over images or rows with a fixed split, so that the
 //! same machine gives the same bits on every run.
 
+pub mod activate;
 pub mod attention;
 pub mod conv;
 pub mod element;
@@ -10,6 +11,7 @@ pub mod isa;
 mod micro;
 pub mod norm;
 mod pack;
+pub mod pool;
 pub mod window;
 
 use std::cell::RefCell;

@@ -14,6 +14,8 @@ pub enum Activation {
     Identity,
     Relu,
     Silu,
+    /// x Phi(x) by its approximation with tanh (Hendrycks and Gimpel 2016, section 2).
+    Gelu,
 }
 
 /// y = act((x_hat gamma + beta) (1 + scale) + shift), where x_hat is normalized over an image's groups of channels.
@@ -25,6 +27,7 @@ pub struct Norm<'a> {
     pub beta: &'a [f32],
     /// (B, 2C): scale, then shift.
     pub scale_shift: Option<&'a [f32]>,
+    /// 0 for x_hat = x.
     pub groups: usize,
     pub act: Activation,
     pub eps: f32,
@@ -82,8 +85,13 @@ impl Norm<'_> {
         let c = self.channels();
         let mut m1: Vec<f32> = (0..c).map(|i| self.factor(n, i) * sums[i]).collect();
         let mut m2: Vec<f32> = (0..c).map(|i| self.factor(n, i) * sums[c + i]).collect();
-        average_groups(self.groups, pixels, &mut m1);
-        average_groups(self.groups, pixels, &mut m2);
+        if self.groups == 0 {
+            m1.fill(0.0);
+            m2.fill(0.0);
+        } else {
+            average_groups(self.groups, pixels, &mut m1);
+            average_groups(self.groups, pixels, &mut m2);
+        }
         let mut out = [vec![0.0; c], vec![0.0; c], vec![0.0; c]];
         for i in 0..c {
             let (mean, rstd) = (statistics[i], statistics[c + i]);
@@ -118,6 +126,11 @@ impl Norm<'_> {
     /// squares would lose digits where the mean is large.
     pub fn statistics<E: Element>(&self, parts: &[Pixels<E>], out: &mut [f32]) {
         let (mean, rstd) = out.split_at_mut(self.channels());
+        if self.groups == 0 {
+            mean.fill(0.0);
+            rstd.fill(1.0);
+            return;
+        }
         let pixels = parts[0].values.len() / parts[0].channels;
         out_of(parts, |part, at| channel_sums(part.values, &mut mean[at]));
         average_groups(self.groups, pixels, mean);
@@ -166,8 +179,9 @@ fn centered_squares<E: Element>(x: &[E], mean: &[f32], sums: &mut [f32]) {
     }
 }
 
+/// act(u).
 #[inline(always)]
-fn apply<E: Element>(act: Activation, u: f32) -> f32 {
+pub fn apply<E: Element>(act: Activation, u: f32) -> f32 {
     match act {
         Activation::Identity => u,
         Activation::Relu => {
@@ -178,16 +192,32 @@ fn apply<E: Element>(act: Activation, u: f32) -> f32 {
             }
         } // 0 * u keeps a NaN visible
         Activation::Silu => u * sigmoid::<E>(u),
+        Activation::Gelu => u * sigmoid::<E>(gelu_argument(u)),
     }
 }
 
+/// act'(u). That of ReLU can be told from its output as well.
 #[inline(always)]
-fn derivative<E: Element>(act: Activation, u: f32) -> f32 {
+pub fn derivative<E: Element>(act: Activation, u: f32) -> f32 {
     match act {
         Activation::Identity => 1.0,
         Activation::Relu => f32::from(u8::from(u > 0.0)),
         Activation::Silu => silu_derivative::<E>(u),
+        Activation::Gelu => {
+            let s = sigmoid::<E>(gelu_argument(u));
+            s + u * s * (1.0 - s) * GELU_FACTOR * (1.0 + 3.0 * GELU_CUBE * u * u)
+        }
     }
+}
+
+/// 2 sqrt(2 / pi)
+const GELU_FACTOR: f32 = 1.595_769;
+const GELU_CUBE: f32 = 0.044_715;
+
+/// (1 + tanh(z)) / 2 is the logistic function of 2 z = sqrt(8 / pi) (u + 0.044715 u^3).
+#[inline(always)]
+fn gelu_argument(u: f32) -> f32 {
+    GELU_FACTOR * u * (1.0 + GELU_CUBE * u * u)
 }
 
 /// Calls a loop with the activation as a constant, so that each becomes its own vector code.
@@ -197,9 +227,11 @@ macro_rules! for_each_activation {
             Activation::Identity => $loop(Activation::Identity),
             Activation::Relu => $loop(Activation::Relu),
             Activation::Silu => $loop(Activation::Silu),
+            Activation::Gelu => $loop(Activation::Gelu),
         }
     };
 }
+pub(super) use for_each_activation;
 
 /// act(a x + b) of each pixel, into rows of `out` of `stride` elements.
 #[multiversion(targets("x86_64+avx512f+avx512vl+avx512bw", "x86_64+avx2"))]

@@ -7,7 +7,8 @@ use super::gpu::{Matrix, Pass};
 use super::{Args, COLUMNS, Gpu, THREADS, cast, column_sums, of_type};
 use crate::error::Result;
 use crate::fail;
-use crate::ops::conv::{Convolution, Input, Plan};
+use crate::ops::conv::{Convolution, Input};
+use crate::ops::cpu::conv::ConvShape;
 use crate::ops::cpu::input::Resample;
 use crate::ops::cpu::norm::Activation;
 use crate::ops::tape::{InputGradients, Tape, Value};
@@ -15,7 +16,7 @@ use crate::ops::tape::{InputGradients, Tape, Value};
 /// What one call keeps for its backward pass.
 struct Op {
     gpu: Gpu,
-    plan: Plan,
+    shape: ConvShape,
     input: Input,
     /// Of the products' operands.
     dtype: DType,
@@ -30,11 +31,11 @@ struct Op {
     residual: Option<DType>,
 }
 
-/// See [`crate::ops::conv2d`]; `plan` has been checked.
+/// See [`crate::ops::conv2d`]; `shape` has been checked.
 pub(in crate::ops) fn conv2d(
     tape: &Tape,
     gpu: Gpu,
-    plan: Plan,
+    shape: ConvShape,
     input: &Input,
     weight: &Value,
     options: Convolution,
@@ -42,10 +43,13 @@ pub(in crate::ops) fn conv2d(
     if input.parts.len() > 2 {
         fail!("conv2d: {} joined inputs; the GPU's kernels take at most two", input.parts.len());
     }
+    if input.norm.as_ref().is_some_and(|norm| norm.groups == 0 || norm.act == Activation::Gelu) {
+        fail!("conv2d: the GPU has no kernels for this network yet; use --device cpu");
+    }
     let dtype = super::gpu::precision().dtype();
     let parts: Vec<Tensor> = input.parts.iter().map(|part| cast(&gpu, part.tensor(), dtype)).collect::<Result<_>>()?;
-    let statistics = measure(&gpu, &plan, input, &parts)?;
-    let prepared = prepare(&gpu, &plan, input, &parts, statistics.as_ref())?;
+    let statistics = measure(&gpu, &shape, input, &parts)?;
+    let prepared = prepare(&gpu, &shape, input, &parts, statistics.as_ref())?;
     let op = Op {
         dtype,
         parts,
@@ -56,11 +60,11 @@ pub(in crate::ops) fn conv2d(
         has_bias: options.bias.is_some(),
         residual: options.residual.map(|r| r.tensor().dtype()),
         input: input.clone(),
-        plan,
+        shape,
         gpu,
     };
     let out = op.forward(options)?;
-    tape.count_flops(2 * out.elem_count() * op.plan.shape.patch_len());
+    tape.count_flops(2 * out.elem_count() * op.shape.patch_len());
     let mut inputs: Vec<&Value> = input.parts.iter().collect();
     if let Some(norm) = &input.norm {
         inputs.extend([&norm.gamma, &norm.beta]);
@@ -74,7 +78,7 @@ pub(in crate::ops) fn conv2d(
 
 /// The tensors and sizes that kernels/input.cu begins its arguments with.
 fn arguments<'a>(
-    plan: &Plan,
+    shape: &ConvShape,
     input: &'a Input,
     parts: &'a [Tensor],
     statistics: Option<&'a Tensor>,
@@ -82,12 +86,15 @@ fn arguments<'a>(
     let norm = input.norm.as_ref();
     let values = [norm.map(|n| n.gamma.tensor()), norm.map(|n| n.beta.tensor())];
     let scale_shift = norm.and_then(|n| n.scale_shift.as_ref()).map(Value::tensor);
-    let (shape, (height, width)) = (&plan.shape, plan.size);
-    let first = parts[0].dims().last().copied().unwrap_or(0);
+    let (height, width, first) = match *parts[0].dims() {
+        [_, height, width, channels] => (height, width, channels),
+        _ => (0, 0, 0), // shapes have been checked
+    };
     let act = match norm.map(|n| n.act) {
         None | Some(Activation::Identity) => 0,
         Some(Activation::Relu) => 1,
         Some(Activation::Silu) => 2,
+        Some(Activation::Gelu) => 3, // which `conv2d` refuses
     };
     let resample = match input.resample {
         Resample::Keep => 0,
@@ -102,11 +109,11 @@ fn arguments<'a>(
 }
 
 /// Means and deviations of the input's groups.
-fn measure(gpu: &Gpu, plan: &Plan, input: &Input, parts: &[Tensor]) -> Result<Option<Tensor>> {
+fn measure(gpu: &Gpu, shape: &ConvShape, input: &Input, parts: &[Tensor]) -> Result<Option<Tensor>> {
     let Some(norm) = &input.norm else { return Ok(None) };
-    let (batch, channels) = (plan.shape.batch, plan.shape.in_channels);
+    let (batch, channels) = (shape.batch, shape.in_channels);
     let statistics = gpu.empty(&[batch, norm.groups, 2], DType::F32)?;
-    let (tensors, sizes) = arguments(plan, input, parts, None);
+    let (tensors, sizes) = arguments(shape, input, parts, None);
     let each = (COLUMNS / (channels / norm.groups)).clamp(1, norm.groups);
     let args = Args::new(&[&tensors[..], &[Some(&statistics)]].concat(), &[&sizes[..], &[each]].concat(), &[norm.eps])?;
     let blocks = [norm.groups.div_ceil(each), batch, 1];
@@ -115,14 +122,20 @@ fn measure(gpu: &Gpu, plan: &Plan, input: &Input, parts: &[Tensor]) -> Result<Op
 }
 
 /// What is convolved.
-fn prepare(gpu: &Gpu, plan: &Plan, input: &Input, parts: &[Tensor], statistics: Option<&Tensor>) -> Result<Tensor> {
+fn prepare(
+    gpu: &Gpu,
+    shape: &ConvShape,
+    input: &Input,
+    parts: &[Tensor],
+    statistics: Option<&Tensor>,
+) -> Result<Tensor> {
     if let ([part], None, Resample::Keep) = (parts, &input.norm, input.resample) {
         return Ok(part.clone());
     }
-    let s = &plan.shape;
+    let s = shape;
     let dims = [s.batch, s.height, s.width, s.in_channels];
     let out = gpu.empty(&dims, parts[0].dtype())?;
-    let (tensors, sizes) = arguments(plan, input, parts, statistics);
+    let (tensors, sizes) = arguments(shape, input, parts, statistics);
     let tensors = [&tensors[..], &[Some(&out)]].concat();
     gpu.each(&of_type("prepare", out.dtype()), out.elem_count(), &tensors, &sizes, &[])?;
     Ok(out)
@@ -130,7 +143,7 @@ fn prepare(gpu: &Gpu, plan: &Plan, input: &Input, parts: &[Tensor], statistics: 
 
 impl Op {
     fn forward(&self, options: Convolution) -> Result<Tensor> {
-        let s = &self.plan.shape;
+        let s = &self.shape;
         let dtype = if options.f32_output { DType::F32 } else { self.dtype };
         let out = self.gpu.empty(&[s.batch, s.out_height(), s.out_width(), s.out_channels], dtype)?;
         self.multiply(Pass::Forward, &self.prepared, &self.weight, &out)?;
@@ -146,14 +159,14 @@ impl Op {
 
     /// Whether the convolution is a matrix product: its kernel covers one pixel, or all of them.
     fn is_product(&self) -> bool {
-        let s = &self.plan.shape;
+        let s = &self.shape;
         s.padding == 0 && (s.kernel == 1 && s.stride == 1 || s.kernel == s.height && s.kernel == s.width)
     }
 
     /// One of the three products, into the tensor that is not read: `y` from `x` and `weight`, `x` from the others, or
     /// `weight` from the others.
     fn multiply(&self, pass: Pass, x: &Tensor, weight: &Tensor, y: &Tensor) -> Result<()> {
-        let s = &self.plan.shape;
+        let s = &self.shape;
         if !self.is_product() {
             return self.convolve(pass, [x, weight, y]);
         }
@@ -177,12 +190,12 @@ impl Op {
         };
         let dtype = tensors[made].dtype();
         let [x, weight, y] = tensors.map(|t| cast(&self.gpu, t, dtype));
-        self.gpu.convolve(pass, &self.plan.shape, &x?, &weight?, &y?)
+        self.gpu.convolve(pass, &self.shape, &x?, &weight?, &y?)
     }
 
     /// The gradients of the parts, of the norm's values, of weight, bias and residual.
     fn backward(self, gradient: Tensor) -> Result<InputGradients> {
-        let (gpu, s) = (&self.gpu, &self.plan.shape);
+        let (gpu, s) = (&self.gpu, &self.shape);
         let dy = cast(gpu, &gradient, self.dtype)?;
         let mut found = self.input_gradients(&dy)?;
         // cuBLAS sums bf16 to f32; cuDNN does not.
@@ -202,7 +215,7 @@ impl Op {
 
     /// The gradients of the parts and of the norm's values.
     fn input_gradients(&self, dy: &Tensor) -> Result<InputGradients> {
-        let (gpu, plan, norm) = (&self.gpu, &self.plan, self.input.norm.as_ref());
+        let (gpu, shape, norm) = (&self.gpu, &self.shape, self.input.norm.as_ref());
         let values = norm.map(|n| [Some(&n.gamma), Some(&n.beta), n.scale_shift.as_ref()]);
         let of_norm: Vec<&Value> = values.into_iter().flatten().flatten().collect();
         if !self.input.parts.iter().chain(of_norm.iter().copied()).any(Value::needs_gradient) {
@@ -213,7 +226,7 @@ impl Op {
         if let ([part], None, Resample::Keep) = (&self.input.parts[..], norm, self.input.resample) {
             return Ok(vec![Some(cast(gpu, &dx, part.tensor().dtype())?)]);
         }
-        let (tensors, sizes) = arguments(plan, &self.input, &self.parts, self.statistics.as_ref());
+        let (tensors, sizes) = arguments(shape, &self.input, &self.parts, self.statistics.as_ref());
         let (factors, of_norm) = match norm {
             Some(norm) => {
                 let (factors, found) = self.norm_gradients(&dx, norm.scale_shift.is_some())?;
@@ -239,9 +252,9 @@ impl Op {
     /// From the gradient of what is convolved: the factors of the input's gradient (B, 3, C), and the gradients of gamma,
     /// beta and, if there, scale and shift.
     fn norm_gradients(&self, dx: &Tensor, scale_shift: bool) -> Result<(Tensor, Vec<Tensor>)> {
-        let (gpu, s) = (&self.gpu, &self.plan.shape);
+        let (gpu, s) = (&self.gpu, &self.shape);
         let (batch, c) = (s.batch, s.in_channels);
-        let (tensors, sizes) = arguments(&self.plan, &self.input, &self.parts, self.statistics.as_ref());
+        let (tensors, sizes) = arguments(&self.shape, &self.input, &self.parts, self.statistics.as_ref());
         let sums = gpu.empty(&[batch, 2, c], DType::F32)?;
         let args = Args::new(&[&tensors[..], &[Some(dx), Some(&sums)]].concat(), &sizes, &[])?;
         gpu.launch(&of_type("norm_sums", self.dtype), [c.div_ceil(COLUMNS), batch, 1], THREADS, &args)?;

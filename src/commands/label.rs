@@ -1,0 +1,75 @@
+//! `distill label`: a copy of a distilled set with a teacher's soft labels.
+
+use std::path::Path;
+
+use serde::Serialize;
+use serde_json::json;
+
+use super::eval::run_of;
+use super::resolve::check_name;
+use super::{print, to_json};
+use crate::cli::LabelArgs;
+use crate::distilled::{DistilledSet, TENSOR_FILE};
+use crate::error::Result;
+use crate::eval::Teacher;
+use crate::fs::folder_of;
+use crate::progress::Console;
+use crate::run_dir::newest_distilled;
+
+#[derive(Serialize)]
+struct Summary {
+    distilled: String,
+    images: usize,
+    views: u32,
+    teacher: String,
+}
+
+pub fn run(args: &LabelArgs, console: &Console) -> Result<()> {
+    let out = &args.common.out;
+    args.common.device.open()?;
+    let path = args.set.clone().map_or_else(|| newest_distilled(out), Ok)?;
+    let folder = if path.ends_with(TENSOR_FILE) { folder_of(&path) } else { &path };
+    let name = match &args.name {
+        Some(name) => {
+            check_name("--name", name)?;
+            name.clone()
+        }
+        None => format!("{}-soft", folder.file_name().unwrap_or_default().to_string_lossy()),
+    };
+    let target = folder_of(folder).join(name);
+    let teacher = Teacher::open(&Teacher::locate(args.teacher.as_deref(), out)?)?;
+    if args.common.dry_run {
+        return print(&format!(
+            "{} labels {} views an image\nwrites {}",
+            teacher.folder.display(),
+            args.views,
+            target.display()
+        ));
+    }
+    let mut set = DistilledSet::read(&path)?;
+    set.soft_labels = Some(teacher.label(&set.images, args.views, console)?);
+    set.provenance.details.insert("soft_labels".into(), described(&teacher, args.views));
+    let images = set.images.len();
+    if let Some(run) = run_of(&path) {
+        run.note(&target)?; // as `distill sample` does, before the set stands
+    }
+    set.write(&target, args.overwrite)?;
+    let summary =
+        Summary { distilled: target.display().to_string(), images, views: args.views, teacher: named(&teacher.folder) };
+    match args.common.json {
+        true => print(&to_json(&summary)?),
+        false => print(&format!("{}: {images} images, {} labelled views of each", summary.distilled, args.views)),
+    }
+}
+
+/// What a set says of its soft labels.
+fn described(teacher: &Teacher, views: u32) -> serde_json::Value {
+    json!({
+        "teacher": named(&teacher.folder), "teacher_sha256": teacher.sha256, "architecture": teacher.card.recipe.arch,
+        "teacher_accuracy": teacher.card.test_accuracy, "views": views, "temperature": 1.0,
+    })
+}
+
+fn named(folder: &Path) -> String {
+    folder.file_name().unwrap_or_default().to_string_lossy().into_owned()
+}

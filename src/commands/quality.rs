@@ -1,0 +1,206 @@
+//! `distill quality`: what a distilled set's images are like beside real ones, in the features of a teacher.
+
+use std::path::Path;
+
+use serde::Serialize;
+
+use super::eval::run_of;
+use super::resolve::shortened;
+use super::{fetch, print, to_json};
+use crate::cli::{Against, QualityArgs};
+use crate::data::{ImageSet, Split};
+use crate::distilled::{self, DistilledSet};
+use crate::environment::Environment;
+use crate::error::Result;
+use crate::eval::quality::{Gaussian, frechet_distance, nearest, overlap};
+use crate::eval::{Features, Teacher};
+use crate::fs::{lock, make_folder, write_atomic};
+use crate::picture::save_grid;
+use crate::progress::Console;
+use crate::run_dir::newest_distilled;
+
+/// Real images beside which generated ones are counted: neighbours among more would take minutes.
+const MOST_IMAGES: usize = 10_000;
+/// Pairs in nearest.png, in rows of so many.
+const PAIRS: usize = 30;
+const COLUMNS: usize = 10;
+
+/// What quality.json holds of one set of images.
+#[derive(Clone, Debug, Serialize)]
+struct Figures {
+    images: usize,
+    frechet: f64,
+    precision: f64,
+    recall: f64,
+    density: f64,
+    coverage: f64,
+    /// Share of the images that the teacher takes for what their label says.
+    label_agreement: f64,
+    /// Median distance of an image's features from its nearest train image's.
+    nearest_distance: f64,
+}
+
+/// What quality.json holds.
+#[derive(Serialize)]
+struct Quality {
+    on: String,
+    dataset: String,
+    #[serde(flatten)]
+    generated: Figures,
+    /// The same of as many test images a class, for comparison.
+    real: Figures,
+    /// The real images compared with: "train", "test" or "heldout".
+    against: String,
+    neighbours: usize,
+    teacher: String,
+    teacher_sha256: String,
+    /// Percent of the test split that the teacher classifies correctly, if that is known.
+    teacher_accuracy: Option<f64>,
+    environment: Environment,
+}
+
+pub fn run(args: &QualityArgs, console: &Console) -> Result<()> {
+    let out = &args.common.out;
+    let device = args.common.device.open()?;
+    let path = match &args.on {
+        Some(path) => path.clone(),
+        None => newest_distilled(args.run.as_deref().unwrap_or(out))?,
+    };
+    let teacher_folder = Teacher::locate(args.teacher.as_deref(), out)?;
+    let dataset = distilled::open(&path)?.listing.provenance.dataset;
+    let folder = run_of(&path).map_or_else(|| out.join("eval"), |run| run.eval());
+    let output = folder.join(format!("{}-quality-{}", stem(&path), args.against.as_str()));
+    if args.common.dry_run {
+        return print(&format!(
+            "{} in the features of {}\nwrites {}",
+            path.display(),
+            teacher_folder.display(),
+            output.join("quality.json").display()
+        ));
+    }
+    let teacher = Teacher::open(&teacher_folder)?;
+    let generated = DistilledSet::read(&path)?.images;
+    teacher.check(&generated)?;
+    let load = |split| fetch::load(&dataset, split, generated.size, &args.common, console);
+    let (train, test) = (load(Split::Train)?, load(Split::Test)?);
+    let against = match args.against {
+        Against::Train => train.clone(),
+        Against::Test => test.clone(),
+        Against::Heldout => train.subset(&train.held_out()),
+    };
+    make_folder(&output)?;
+    let _lock = lock(&output.join(".lock"), "is measuring into this folder")?;
+    let scale = Scale::new(&teacher, &train, &against, args.neighbours as usize, console)?;
+    let per_class = (generated.len() / generated.classes.len()).max(1);
+    let counterpart = test.random_per_class(per_class.min(smallest_class(&test)), 0)?;
+    let (figures, features) = scale.measure(&generated, console)?;
+    let (real, _) = scale.measure(&counterpart, console)?;
+    draw_nearest(&output.join("nearest.png"), &generated, &features, &train, &scale.train)?;
+    let result = Quality {
+        on: path.display().to_string(),
+        dataset: dataset.to_string(),
+        generated: figures,
+        real,
+        against: args.against.as_str().into(),
+        neighbours: args.neighbours as usize,
+        teacher: teacher_folder.display().to_string(),
+        teacher_sha256: teacher.sha256.clone(),
+        teacher_accuracy: teacher.card.test_accuracy,
+        environment: Environment::of(&device),
+    };
+    write_atomic(&output.join("quality.json"), to_json(&result)?.as_bytes())?;
+    console.info(format!("wrote {} and nearest.png", output.join("quality.json").display()));
+    if args.common.json { print(&to_json(&result)?) } else { print(table(&result).trim_end()) }
+}
+
+/// The set's name, for that of the results.
+fn stem(path: &Path) -> String {
+    let folder = if path.is_file() { path.parent().unwrap_or(path) } else { path };
+    shortened(folder.file_name().unwrap_or_default().to_string_lossy().into_owned())
+}
+
+fn smallest_class(set: &ImageSet) -> usize {
+    set.by_class().iter().map(Vec::len).filter(|&n| n > 0).min().unwrap_or(1)
+}
+
+/// The real images' side of every figure.
+struct Scale<'a> {
+    teacher: &'a Teacher,
+    gaussian: Gaussian,
+    /// At most [`MOST_IMAGES`] of the images compared with.
+    some: Features,
+    train: Features,
+    neighbours: usize,
+}
+
+impl<'a> Scale<'a> {
+    fn new(
+        teacher: &'a Teacher,
+        train: &ImageSet,
+        against: &ImageSet,
+        neighbours: usize,
+        console: &Console,
+    ) -> Result<Self> {
+        let of_train = teacher.cached_features(train, console)?;
+        let features = teacher.cached_features(against, console)?;
+        let step = features.len().div_ceil(MOST_IMAGES).max(1);
+        let some = (0..features.len()).step_by(step).flat_map(|i| features.row(i).to_vec()).collect();
+        let some = Features { values: some, dims: features.dims };
+        Ok(Scale { teacher, gaussian: Gaussian::fit(&features)?, some, train: of_train, neighbours })
+    }
+
+    /// The figures of a set, and its features.
+    fn measure(&self, set: &ImageSet, console: &Console) -> Result<(Figures, Features)> {
+        let features = self.teacher.features(set, console)?;
+        let logits = self.teacher.logits(set, console)?;
+        let best = |row: &[f32]| (1..row.len()).fold(0, |best, i| if row[i] > row[best] { i } else { best });
+        let right =
+            logits.chunks(set.classes.len()).zip(&set.labels).filter(|(row, label)| best(row) == usize::from(**label));
+        let overlap = overlap(&self.some, &features, self.neighbours)?;
+        let mut distances: Vec<f64> =
+            nearest(&features, &self.train).into_iter().map(|(_, distance)| distance).collect();
+        distances.sort_by(f64::total_cmp);
+        let figures = Figures {
+            images: set.len(),
+            frechet: frechet_distance(&self.gaussian, &Gaussian::fit(&features)?)?,
+            precision: overlap.precision,
+            recall: overlap.recall,
+            density: overlap.density,
+            coverage: overlap.coverage,
+            label_agreement: right.count() as f64 / set.len() as f64,
+            nearest_distance: distances[distances.len() / 2],
+        };
+        Ok((figures, features))
+    }
+}
+
+/// The generated images that are nearest to a train image, each above that image.
+fn draw_nearest(path: &Path, images: &ImageSet, of: &Features, train: &ImageSet, among: &Features) -> Result<()> {
+    let mut pairs: Vec<(f64, usize, usize)> =
+        nearest(of, among).into_iter().enumerate().map(|(i, (near, distance))| (distance, i, near)).collect();
+    pairs.sort_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
+    pairs.truncate(PAIRS);
+    let mut cells = Vec::new();
+    for row in pairs.chunks(COLUMNS) {
+        let blank = COLUMNS - row.len();
+        let white = || std::iter::repeat_n(&[][..], blank);
+        cells.extend(row.iter().map(|&(_, i, _)| images.image(i)).chain(white()));
+        cells.extend(row.iter().map(|&(_, _, near)| train.image(near)).chain(white()));
+    }
+    save_grid(path, &cells, images.size, COLUMNS, 2)
+}
+
+fn table(result: &Quality) -> String {
+    let line = |name: &str, of: fn(&Figures) -> f64| {
+        format!("{name:<34} {:>12.4} {:>16.4}\n", of(&result.generated), of(&result.real))
+    };
+    format!("{:<34} {:>12} {:>16}\n", format!("against {} images", result.against), "generated", "real, of test")
+        + &line("images", |f| f.images as f64).replace(".0000", "     ")
+        + &line("Frechet distance", |f| f.frechet)
+        + &line("precision", |f| f.precision)
+        + &line("recall", |f| f.recall)
+        + &line("density", |f| f.density)
+        + &line("coverage", |f| f.coverage)
+        + &line("label agreement", |f| f.label_agreement)
+        + &line("distance to nearest train image", |f| f.nearest_distance)
+}

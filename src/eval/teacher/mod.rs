@@ -1,0 +1,285 @@
+//! The teacher: a classifier trained on the real train split, in whose features sets are compared and which labels
+//! images softly.
+
+mod recipe;
+mod task;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use candle_core::{Device, Tensor};
+use serde::{Deserialize, Serialize};
+
+pub use recipe::Recipe;
+pub use task::TeacherTask;
+
+use super::student::{TEST_BATCH, all_batches};
+use super::{Features, PixelTable, view};
+use crate::checksums::{Checksums, check_file, sha256};
+use crate::data::{Class, ImageSet, Normalization};
+use crate::distilled::SoftLabels;
+use crate::error::{AtPath, Error, Result};
+use crate::fs::write_atomic;
+use crate::models::students::Classifier;
+use crate::nn::Params;
+use crate::ops::cpu::{Floats, tensor};
+use crate::ops::{Tape, Value};
+use crate::order::Order;
+use crate::progress::Console;
+use crate::train::{FORMAT_VERSION, Finished, encode_weights, load_weights, read_metadata, save_weights};
+use crate::{fail, interrupt};
+
+const WEIGHTS: &str = "final.safetensors";
+const SUMMARY: &str = "summary.json";
+/// The folder of all teachers below that of all runs.
+pub const FOLDER: &str = "teachers";
+
+/// What stands beside a teacher's weights.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct TeacherCard {
+    pub format: u32,
+    /// "teacher"
+    pub kind: String,
+    /// Version of this program.
+    pub distill: String,
+    pub dataset: String,
+    /// Height and width of the images in pixels.
+    pub image_size: usize,
+    pub classes: Vec<Class>,
+    pub normalization: Normalization,
+    /// Of the images that it was trained on.
+    pub data_sha256: String,
+    /// Whether the held-out tenth was left out of them.
+    pub hold_out: bool,
+    pub seed: u64,
+    pub recipe: Recipe,
+    pub steps: u64,
+    /// Percent of the held-out tenth of the train split that it classifies correctly: of images that it has not seen only
+    /// if `hold_out`.
+    pub held_out_accuracy: f64,
+    /// Percent of the test split, where it is stated: to be reported, never to choose by.
+    pub test_accuracy: Option<f64>,
+}
+
+/// summary.json: how training ended, and the hash of the weights that came of it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct Summary {
+    #[serde(flatten)]
+    training: Finished,
+    held_out_accuracy: f64,
+    test_accuracy: Option<f64>,
+    /// Of final.safetensors.
+    sha256: String,
+}
+
+/// Writes a trained teacher into `folder`, the weights last: where they are, training has ended.
+pub fn write_teacher(
+    folder: &Path,
+    tensors: &[(String, Tensor)],
+    card: &TeacherCard,
+    training: Finished,
+) -> Result<()> {
+    let path = folder.join(WEIGHTS);
+    let bytes = encode_weights(&path, tensors, card)?;
+    let TeacherCard { held_out_accuracy, test_accuracy, .. } = *card;
+    let summary = Summary { training, held_out_accuracy, test_accuracy, sha256: sha256(&bytes) };
+    let json = serde_json::to_vec_pretty(&summary).map_err(|e| Error::Failed(e.to_string()))?;
+    write_atomic(&folder.join(SUMMARY), &json)?;
+    write_atomic(&path, &bytes)
+}
+
+/// A trained teacher.
+pub struct Teacher {
+    pub card: TeacherCard,
+    pub folder: PathBuf,
+    /// SHA-256 of its weights file, by which results name it.
+    pub sha256: String,
+    network: Box<dyn Classifier>,
+}
+
+impl Teacher {
+    /// Whether a finished teacher is in `folder`.
+    pub fn is_in(folder: &Path) -> bool {
+        folder.join(WEIGHTS).is_file()
+    }
+
+    /// The folder of the teacher at `named`, or below it, or of the newest one of the runs under `out`.
+    pub fn locate(named: Option<&Path>, out: &Path) -> Result<PathBuf> {
+        let path = named.map_or_else(|| out.join(FOLDER), Path::to_path_buf);
+        if Self::is_in(&path) { Ok(path) } else { newest(&path) }
+    }
+
+    /// The teacher in the folder `path`, or the newest one below it, for example below `runs/teachers`.
+    ///
+    /// # Errors
+    /// There is none, or its weights are not those that its summary names.
+    pub fn open(path: &Path) -> Result<Teacher> {
+        let folder = Self::locate(Some(path), path)?;
+        let (weights, summary) = (folder.join(WEIGHTS), folder.join(SUMMARY));
+        let remedy = "put back a copy, or train it again with `distill teacher --overwrite`";
+        let stated: Summary = serde_json::from_slice(&fs::read(&summary).at(&summary)?)
+            .map_err(|e| Error::Failed(format!("{}: is damaged ({e}); {remedy}", summary.display())))?;
+        check_file(&weights, &stated.sha256, &summary).map_err(|e| Error::Failed(format!("{e}; {remedy}")))?;
+        let card: TeacherCard = read_metadata(&weights)?;
+        if card.kind != "teacher" || card.format != FORMAT_VERSION {
+            fail!(
+                "{}: holds a {} of format {}, expected a teacher of format {FORMAT_VERSION}; {remedy}",
+                weights.display(),
+                card.kind,
+                card.format
+            );
+        }
+        let params = Params::new(0, &Device::Cpu);
+        let network = card.recipe.build(card.image_size, card.classes.len(), params.builder());
+        let network = network.map_err(|e| Error::Failed(format!("{}: its recipe: {e}", weights.display())))?;
+        params.assign(&load_weights(&weights, &Device::Cpu)?, &weights.display().to_string())?;
+        Ok(Teacher { card, folder, sha256: stated.sha256, network })
+    }
+
+    /// Refuses images of another size or with other classes than the teacher's.
+    pub fn check(&self, set: &ImageSet) -> Result<()> {
+        let (name, card) = (self.folder.display(), &self.card);
+        if set.size != card.image_size {
+            fail!(
+                "{name}: this teacher knows images of {0} x {0} pixels, these have {1} x {1}; train one on their data set with \
+                 `distill teacher`",
+                card.image_size,
+                set.size
+            );
+        }
+        if set.classes.len() != card.classes.len() {
+            fail!(
+                "{name}: this teacher tells {} classes of {} apart, the images have {}; train one on their data set with \
+                 `distill teacher`",
+                card.classes.len(),
+                card.dataset,
+                set.classes.len()
+            );
+        }
+        if let Some((i, (a, b))) = card.classes.iter().zip(set.classes.iter()).enumerate().find(|(_, (a, b))| a != b) {
+            fail!(
+                "{name}: class {i} is {} ({}) to this teacher but {} ({}) in the images; train one on their data set with \
+                 `distill teacher`",
+                a.name,
+                a.id,
+                b.name,
+                b.id
+            );
+        }
+        Ok(())
+    }
+
+    /// What the last layer reads, for every image of `set`; it must pass [`Teacher::check`] but for its labels.
+    pub fn features(&self, set: &ImageSet, console: &Console) -> Result<Features> {
+        self.check(set)?;
+        let features = |tape: &Tape, x: &Value| self.network.features(tape, x);
+        let (values, dims) = over(set, self.card.normalization, 0, console, "teacher's features", &features)?;
+        Ok(Features { values, dims })
+    }
+
+    /// [`Teacher::features`], kept in the teacher's folder for the next time.
+    pub fn cached_features(&self, set: &ImageSet, console: &Console) -> Result<Features> {
+        self.check(set)?;
+        let images = set.sha256();
+        let name = format!("features-{}.safetensors", &images[..16]);
+        let (path, sums) = (self.folder.join(&name), self.folder.join(&name).with_extension("sha256"));
+        let header = [self.sha256.clone(), images];
+        if Checksums::check(&sums, &[&name]).is_ok() && read_metadata::<[String; 2]>(&path)? == header {
+            let mut tensors = load_weights(&path, &Device::Cpu)?;
+            if let Some(kept) = tensors.remove("features") {
+                return Ok(Features { dims: kept.dims2()?.1, values: kept.flatten_all()?.to_vec1()? });
+            }
+        }
+        let features = self.features(set, console)?;
+        let shape = (features.len(), features.dims);
+        let tensor = Tensor::from_slice(&features.values, shape, &Device::Cpu)?;
+        let mut hashes = Checksums::default();
+        hashes.add(&name, save_weights(&path, &[("features".to_string(), tensor)], &header)?);
+        hashes.write(&sums)?;
+        Ok(features)
+    }
+
+    /// Soft labels of `views` views of every image: view 0 is the image itself, every other one an augmentation of it as
+    /// [`view`] draws it.
+    pub fn label(&self, set: &ImageSet, views: u32, console: &Console) -> Result<SoftLabels> {
+        self.check(set)?;
+        let (classes, count) = (set.classes.len(), views as usize);
+        let forward = |tape: &Tape, x: &Value| self.network.forward(tape, x);
+        let mut values = vec![0.0; set.len() * count * classes];
+        for seen in 0..count {
+            let name = format!("labels {}/{views}", seen + 1);
+            let (logits, _) = over(set, self.card.normalization, seen as u32, console, &name, &forward)?;
+            for (i, row) in logits.chunks(classes).enumerate() {
+                softmax(row, &mut values[(i * count + seen) * classes..][..classes]);
+            }
+        }
+        Ok(SoftLabels { values: Arc::new(values), views: count })
+    }
+
+    /// Logits (N, classes), row by row.
+    pub fn logits(&self, set: &ImageSet, console: &Console) -> Result<Vec<f32>> {
+        self.check(set)?;
+        logits(self.network.as_ref(), set, self.card.normalization, console)
+    }
+}
+
+/// The newest teacher's folder in `parent`.
+fn newest(parent: &Path) -> Result<PathBuf> {
+    let order = Order::of(parent);
+    let mut found = Vec::new();
+    for entry in fs::read_dir(parent).into_iter().flatten().flatten() {
+        let folder = entry.path();
+        found.extend(order.age(Path::new(&entry.file_name()), &folder.join(WEIGHTS)).map(|age| (age, folder)));
+    }
+    match found.into_iter().max() {
+        Some((_, folder)) => Ok(folder),
+        None => fail!(
+            "{}: no finished teacher is there; train one with `distill teacher --dataset cifar100`",
+            parent.display()
+        ),
+    }
+}
+
+/// Logits of all images of `set`, (N, classes).
+fn logits(
+    network: &dyn Classifier,
+    set: &ImageSet,
+    normalization: Normalization,
+    console: &Console,
+) -> Result<Vec<f32>> {
+    let forward = |tape: &Tape, x: &Value| network.forward(tape, x);
+    Ok(over(set, normalization, 0, console, "teacher", &forward)?.0)
+}
+
+/// The probabilities of `logits`.
+fn softmax(logits: &[f32], out: &mut [f32]) {
+    let most = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let sum: f32 = logits.iter().map(|v| (v - most).exp()).sum();
+    out.iter_mut().zip(logits).for_each(|(out, v)| *out = (v - most).exp() / sum);
+}
+
+/// A network's values for view `seen` of all images of `set`, row by row, and how many an image has.
+fn over(
+    set: &ImageSet,
+    normalization: Normalization,
+    seen: u32,
+    console: &Console,
+    label: &str,
+    network: &dyn Fn(&Tape, &Value) -> Result<Value>,
+) -> Result<(Vec<f32>, usize)> {
+    let pixels = PixelTable::new(normalization);
+    let bar = console.bar(label, 0, set.len() as u64);
+    let (mut values, mut width) = (Vec::new(), 0);
+    for indices in all_batches(set, TEST_BATCH) {
+        interrupt::check()?;
+        let mut images = pixels.batch(set, &indices);
+        images.chunks_exact_mut(set.image_len()).zip(&indices).for_each(|(image, &i)| view(image, set.size, i, seen));
+        let x = tensor(images, (indices.len(), set.size, set.size, 3))?;
+        let found = network(&Tape::inference(), &Value::constant(x))?;
+        width = found.dims()[1];
+        values.extend_from_slice(&Floats::of(found.tensor())?);
+        bar.update(u64::from(indices[0]) + indices.len() as u64, indices.len() as u64, None);
+    }
+    Ok((values, width))
+}

@@ -1,0 +1,5 @@
+#![no_main]
+
+mod run;
+
+libfuzzer_sys::fuzz_target!(init: run::init(), |bytes: &[u8]| run::run(&distill_fuzz::SAFETENSORS, bytes));
