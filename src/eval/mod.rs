@@ -108,6 +108,7 @@ pub struct Evaluation {
     pub seed: u64,
     pub per_class: Vec<ClassAccuracy>,
     /// What the students mistake most often, the largest share first.
+    #[serde(default)]
     pub confusion: Vec<Confusion>,
     /// Wall-clock time of all runs, also of those that an earlier call trained.
     pub seconds: f64,
