@@ -62,8 +62,12 @@ def herding(x, n):
 def main():
     rng = np.random.default_rng(0)
     out = {}
-    for name, n, m, dims in [("wide", 150, 120, 16), ("few", 12, 20, 32)]:
+    for name, n, m, dims in [("wide", 150, 120, 16), ("few", 12, 20, 32), ("copies", 90, 80, 12), ("twins", 96, 60, 12)]:
         real, fake = features(rng, n, dims, 0.0), features(rng, m, dims, 0.3)
+        if name == "copies":
+            fake[::2] = real[: len(fake[::2])]
+        if name == "twins":
+            real = np.repeat(real[::6], 6, axis=0)
         out[f"{name}.real"], out[f"{name}.generated"] = real, fake
         out[f"{name}.frechet"] = np.array(frechet(real, fake))
         out[f"{name}.overlap"] = np.array([overlap(real.astype(np.float64), fake.astype(np.float64), k) for k in (1, 3, 5)])

@@ -93,9 +93,9 @@ pub fn run(args: &QualityArgs, console: &Console) -> Result<()> {
     let scale = Scale::new(&teacher, &train, &against, args.neighbours as usize, console)?;
     let per_class = (generated.len() / generated.classes.len()).max(1);
     let counterpart = test.random_per_class(per_class.min(smallest_class(&test)), 0)?;
-    let (figures, features) = scale.measure(&generated, console)?;
+    let (figures, pairs) = scale.measure(&generated, console)?;
     let (real, _) = scale.measure(&counterpart, console)?;
-    draw_nearest(&output.join("nearest.png"), &generated, &features, &train, &scale.train)?;
+    draw_nearest(&output.join("nearest.png"), &generated, &train, pairs)?;
     let result = Quality {
         on: path.display().to_string(),
         dataset: dataset.to_string(),
@@ -149,16 +149,16 @@ impl<'a> Scale<'a> {
         Ok(Scale { teacher, gaussian: Gaussian::fit(&features)?, some, train: of_train, neighbours })
     }
 
-    /// The figures of a set, and its features.
-    fn measure(&self, set: &ImageSet, console: &Console) -> Result<(Figures, Features)> {
+    /// The figures of a set, and each image's nearest train image with the distance.
+    fn measure(&self, set: &ImageSet, console: &Console) -> Result<(Figures, Vec<(usize, f64)>)> {
         let features = self.teacher.features(set, console)?;
         let logits = self.teacher.logits(set, console)?;
         let best = |row: &[f32]| (1..row.len()).fold(0, |best, i| if row[i] > row[best] { i } else { best });
         let right =
             logits.chunks(set.classes.len()).zip(&set.labels).filter(|(row, label)| best(row) == usize::from(**label));
         let overlap = overlap(&self.some, &features, self.neighbours)?;
-        let mut distances: Vec<f64> =
-            nearest(&features, &self.train).into_iter().map(|(_, distance)| distance).collect();
+        let pairs = nearest(&features, &self.train);
+        let mut distances: Vec<f64> = pairs.iter().map(|&(_, distance)| distance).collect();
         distances.sort_by(f64::total_cmp);
         let figures = Figures {
             images: set.len(),
@@ -170,14 +170,15 @@ impl<'a> Scale<'a> {
             label_agreement: right.count() as f64 / set.len() as f64,
             nearest_distance: distances[distances.len() / 2],
         };
-        Ok((figures, features))
+        Ok((figures, pairs))
     }
 }
 
-/// The generated images that are nearest to a train image, each above that image.
-fn draw_nearest(path: &Path, images: &ImageSet, of: &Features, train: &ImageSet, among: &Features) -> Result<()> {
+/// The generated images that are nearest to a train image, each above that image. `pairs`: for each generated image the
+/// train image and the distance.
+fn draw_nearest(path: &Path, images: &ImageSet, train: &ImageSet, pairs: Vec<(usize, f64)>) -> Result<()> {
     let mut pairs: Vec<(f64, usize, usize)> =
-        nearest(of, among).into_iter().enumerate().map(|(i, (near, distance))| (distance, i, near)).collect();
+        pairs.into_iter().enumerate().map(|(i, (near, distance))| (distance, i, near)).collect();
     pairs.sort_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
     pairs.truncate(PAIRS);
     let mut cells = Vec::new();

@@ -67,7 +67,7 @@ fn the_frechet_distance_of_known_gaussians_is_the_formulas() {
 #[test]
 fn shares_of_overlap_are_counted_as_numpy_counts_them() {
     let fixture = fixture();
-    for name in ["wide", "few"] {
+    for name in ["wide", "few", "copies", "twins"] {
         let of = |part: &str| &fixture[&format!("{name}.{part}")];
         let (real, generated) = (features(of("real")), features(of("generated")));
         for (row, k) in numbers(of("overlap")).chunks(4).zip([1, 3, 5]) {
@@ -100,7 +100,7 @@ fn equal_sets_overlap_wholly_and_distant_ones_not_at_all() {
     assert!(distance(&real, &real).abs() < 1e-9);
     let same = overlap(&real, &real, 5).unwrap();
     assert_eq!((same.precision, same.recall, same.coverage), (1.0, 1.0, 1.0));
-    assert!((same.density - 1.2).abs() < 0.2, "{}", same.density); // each lies in its own ball and in about k others
+    assert_eq!(same.density, 1.0); // each lies in its own ball and in k - 1 others on average: those at less than the k-th
     let far = overlap(&real, &normal(300, &[100.0; 8], &[1.0; 8], 3), 5).unwrap();
     assert_eq!((far.precision, far.recall, far.density, far.coverage), (0.0, 0.0, 0.0, 0.0));
 }
@@ -109,6 +109,9 @@ fn equal_sets_overlap_wholly_and_distant_ones_not_at_all() {
 fn too_few_images_are_refused() {
     let few = normal(5, &[0.0; 3], &[1.0; 3], 4);
     assert!(overlap(&few, &normal(50, &[0.0; 3], &[1.0; 3], 5), 5).unwrap_err().to_string().contains("more than 5"));
+    let mut strange = normal(50, &[0.0; 3], &[1.0; 3], 5);
+    strange.values[100] = f32::NAN;
+    assert!(overlap(&strange, &strange, 5).unwrap_err().to_string().contains("real image 33"));
     assert!(Gaussian::fit(&normal(1, &[0.0], &[1.0], 6)).unwrap_err().to_string().contains("at least 2"));
 }
 
