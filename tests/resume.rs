@@ -126,6 +126,7 @@ impl Attempt<'_> {
             params,
             ema,
             config: if self.stage == "vae" { &config.train.vae } else { &config.train.unet },
+            section: &format!("train.{}.", self.stage),
             intervals: Intervals { log: 3, checkpoint: 5, sample: 10 },
             dir: dir.join("run"),
             pictures: dir.into(),
@@ -252,7 +253,7 @@ fn an_interrupted_save_leaves_the_checkpoint_before_it() {
 #[test]
 fn a_loss_that_is_not_finite_stops_the_run_before_it_does_harm() {
     let dir = tempdir().unwrap();
-    let words = ["vae: the loss is NaN", "at step 13", "lower its learning_rate"];
+    let words = ["vae: the loss is NaN", "at step 13", "lower train.vae.learning_rate"];
     Attempt { trouble: Trouble::NotFinite(13), ..VAE }.fails(dir.path(), &words);
     VAE.run(dir.path()).unwrap();
     assert_same(UNBROKEN.path(), dir.path());

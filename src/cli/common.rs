@@ -100,25 +100,30 @@ pub(super) fn presets() -> ValueParser {
 
 /// Data sets: those with a name, which shells complete, and places of others.
 pub(super) fn datasets() -> ValueParser {
-    #[derive(Clone)]
-    struct Datasets;
+    let known = || Dataset::NAMED.iter().map(ToString::to_string).collect();
+    Named { parse: |text| text.parse::<Dataset>(), known }.into()
+}
 
-    impl TypedValueParser for Datasets {
-        type Value = Dataset;
+/// A parser of values, of which shells complete the `known` names.
+#[derive(Clone)]
+pub(super) struct Named<T> {
+    pub parse: fn(&str) -> Result<T>,
+    pub known: fn() -> Vec<String>,
+}
 
-        fn parse_ref(
-            &self,
-            command: &clap::Command,
-            arg: Option<&clap::Arg>,
-            value: &std::ffi::OsStr,
-        ) -> std::result::Result<Dataset, clap::Error> {
-            (|text: &str| text.parse::<Dataset>()).parse_ref(command, arg, value)
-        }
+impl<T: Clone + Send + Sync + 'static> TypedValueParser for Named<T> {
+    type Value = T;
 
-        fn possible_values(&self) -> Option<Box<dyn Iterator<Item = PossibleValue> + '_>> {
-            Some(Box::new(Dataset::NAMED.iter().map(|dataset| PossibleValue::new(dataset.to_string()))))
-        }
+    fn parse_ref(
+        &self,
+        command: &clap::Command,
+        arg: Option<&clap::Arg>,
+        value: &std::ffi::OsStr,
+    ) -> std::result::Result<T, clap::Error> {
+        self.parse.parse_ref(command, arg, value)
     }
 
-    ValueParser::new(Datasets)
+    fn possible_values(&self) -> Option<Box<dyn Iterator<Item = PossibleValue> + '_>> {
+        Some(Box::new((self.known)().into_iter().map(PossibleValue::new)))
+    }
 }

@@ -2,10 +2,10 @@
 
 use std::path::PathBuf;
 
-use clap::builder::{PossibleValue, TypedValueParser, ValueParser};
+use clap::builder::ValueParser;
 use clap::{Args, ValueEnum, ValueHint};
 
-use super::common::datasets;
+use super::common::{Named, datasets};
 use super::sample::images_per_class;
 use super::{Common, ReadingArgs};
 use crate::data::Dataset;
@@ -15,7 +15,7 @@ use crate::eval::{Protocol, StudentKind};
 #[derive(Args, Clone, Debug)]
 pub struct Judging {
     /// Network that is trained on the set; several, or all: with --compare, a table of students and sets
-    #[arg(long, value_name = "NAME,...", value_delimiter = ',', default_value = "convnet", value_parser = students(true))]
+    #[arg(long, value_name = "NAME,...", value_delimiter = ',', default_value = "convnet", value_parser = students())]
     student: Vec<String>,
     /// Recipe of training and testing, by its name or as a TOML file of your own [default: the run's eval.protocol]
     #[arg(long, value_name = "NAME", value_parser = protocols(), hide_possible_values = true)]
@@ -78,7 +78,7 @@ pub struct EvalArgs {
     /// [default: the newest]
     #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
     pub teacher: Option<PathBuf>,
-    /// Views of each real image that it labels [default: 20, as `distill label`]
+    /// Views of each real image that it labels [default: the distilled set's with --compare, else 20]
     #[arg(long, value_name = "K", value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pub views: Option<u32>,
     #[command(flatten)]
@@ -106,63 +106,27 @@ pub enum RowKind {
     Real,
 }
 
-/// Students by name: plain ones, which shells complete, and those with sizes of their own; with `all` for every one.
-pub(super) fn students(all: bool) -> ValueParser {
-    #[derive(Clone)]
-    struct Students(bool);
-
-    impl TypedValueParser for Students {
-        type Value = String;
-
-        fn parse_ref(
-            &self,
-            command: &clap::Command,
-            arg: Option<&clap::Arg>,
-            value: &std::ffi::OsStr,
-        ) -> Result<String, clap::Error> {
-            let all = self.0;
-            let known = move |text: &str| match all && text == ALL {
-                true => Ok(text.to_string()),
-                false => text.parse::<StudentKind>().map(|kind| kind.to_string()),
-            };
-            known.parse_ref(command, arg, value)
-        }
-
-        fn possible_values(&self) -> Option<Box<dyn Iterator<Item = PossibleValue> + '_>> {
-            let all = self.0.then(|| ALL.to_string());
-            let names = StudentKind::ALL.iter().map(ToString::to_string).chain(all);
-            Some(Box::new(names.map(PossibleValue::new)))
-        }
-    }
-
-    ValueParser::new(Students(all))
+/// A student by name: plain ones, which shells complete, and those with sizes of their own.
+pub(super) fn student() -> ValueParser {
+    let known = || StudentKind::ALL.iter().map(ToString::to_string).collect();
+    Named { parse: |name| name.parse().map(|kind: StudentKind| kind.to_string()), known }.into()
 }
 
-/// Protocols: those with a name, which shells complete, and files.
+/// The same, or all of them.
+fn students() -> ValueParser {
+    let parse = |name: &str| match name {
+        ALL => Ok(ALL.to_string()),
+        _ => name.parse().map(|kind: StudentKind| kind.to_string()),
+    };
+    let known = || StudentKind::ALL.iter().map(ToString::to_string).chain([ALL.to_string()]).collect();
+    Named { parse, known }.into()
+}
+
+/// Protocols: those with a name, which shells complete, and files, which are read when they are needed.
 fn protocols() -> ValueParser {
-    #[derive(Clone)]
-    struct Protocols;
-
-    impl TypedValueParser for Protocols {
-        type Value = String;
-
-        fn parse_ref(
-            &self,
-            command: &clap::Command,
-            arg: Option<&clap::Arg>,
-            value: &std::ffi::OsStr,
-        ) -> Result<String, clap::Error> {
-            let known = |text: &str| match Protocol::is_path(text) {
-                true => Ok(text.to_string()), // read when it is needed
-                false => Protocol::named(text).map(|protocol| protocol.name),
-            };
-            known.parse_ref(command, arg, value)
-        }
-
-        fn possible_values(&self) -> Option<Box<dyn Iterator<Item = PossibleValue> + '_>> {
-            Some(Box::new(Protocol::names().into_iter().map(PossibleValue::new)))
-        }
-    }
-
-    ValueParser::new(Protocols)
+    let parse = |text: &str| match Protocol::is_path(text) {
+        true => Ok(text.to_string()),
+        false => Protocol::named(text).map(|protocol| protocol.name),
+    };
+    Named { parse, known: || Protocol::names().into_iter().map(String::from).collect() }.into()
 }

@@ -6,6 +6,9 @@ use clap::{Args, ValueHint};
 
 use super::Common;
 
+/// Views that a teacher labels where it is not said otherwise.
+pub const VIEWS: u32 = 20;
+
 #[derive(Args, Clone, Debug)]
 pub struct LabelArgs {
     /// Distilled set [default: the newest]
@@ -15,7 +18,7 @@ pub struct LabelArgs {
     #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
     pub teacher: Option<PathBuf>,
     /// Views of each image that are labelled: the image itself, and augmented ones, which students see in turn
-    #[arg(long, value_name = "K", default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    #[arg(long, value_name = "K", default_value_t = VIEWS, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pub views: u32,
     /// Name of the labelled set's folder, beside the set [default: the set's with -soft]
     #[arg(long, value_name = "NAME")]

@@ -23,7 +23,7 @@ pub use data::{DataAction, DataActionArgs, DataArgs, FetchArgs};
 pub use eval::{EvalArgs, EvalSplit, Judging, RowKind};
 pub use exchange::{ExportArgs, ImportArgs, ReadingArgs};
 pub use inspect::InspectArgs;
-pub use label::LabelArgs;
+pub use label::{LabelArgs, VIEWS};
 pub use presets::PresetsArgs;
 pub use quality::{Against, QualityArgs};
 pub use report::ReportArgs;

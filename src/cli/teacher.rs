@@ -7,7 +7,7 @@ use clap::builder::PossibleValuesParser;
 
 use super::Common;
 use super::common::datasets;
-use super::eval::students;
+use super::eval::student;
 use super::train::parse_duration;
 use crate::data::Dataset;
 use crate::eval::Recipe;
@@ -24,7 +24,7 @@ pub struct TeacherArgs {
     #[arg(long, value_name = "NAME", default_value = "cpu", value_parser = PossibleValuesParser::new(Recipe::names()))]
     pub recipe: String,
     /// Architecture, as --student of `distill eval` names them [default: the recipe's]
-    #[arg(long, value_name = "NAME", value_parser = students(false))]
+    #[arg(long, value_name = "NAME", value_parser = student())]
     pub arch: Option<String>,
     /// Passes over the train split [default: the recipe's]
     #[arg(long, value_name = "N")]

@@ -9,10 +9,11 @@ use super::eval::run_of;
 use super::resolve::check_name;
 use super::{print, to_json};
 use crate::cli::LabelArgs;
-use crate::distilled::{DistilledSet, TENSOR_FILE};
+use crate::distilled::{DistilledSet, TENSOR_FILE, check_place};
 use crate::error::Result;
 use crate::eval::Teacher;
 use crate::fs::folder_of;
+use crate::order;
 use crate::progress::Console;
 use crate::run_dir::newest_distilled;
 
@@ -46,12 +47,15 @@ pub fn run(args: &LabelArgs, console: &Console) -> Result<()> {
             target.display()
         ));
     }
+    check_place(&target, args.overwrite)?; // now, not after minutes of labelling
     let mut set = DistilledSet::read(&path)?;
     set.soft_labels = Some(teacher.label(&set.images, args.views, console)?);
     set.provenance.details.insert("soft_labels".into(), described(&teacher, args.views));
     let images = set.images.len();
-    if let Some(run) = run_of(&path) {
-        run.note(&target)?; // as `distill sample` does, before the set stands
+    // As the newest, before it stands, like sets that are sampled or imported.
+    match run_of(&path) {
+        Some(run) => run.note(&target)?,
+        None => target.strip_prefix(out).map_or(Ok(()), |inner| order::note(out, inner))?,
     }
     set.write(&target, args.overwrite)?;
     let summary =

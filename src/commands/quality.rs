@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use candle_core::Device;
 use serde::Serialize;
 
 use super::eval::run_of;
@@ -61,7 +62,7 @@ struct Quality {
 
 pub fn run(args: &QualityArgs, console: &Console) -> Result<()> {
     let out = &args.common.out;
-    let device = args.common.device.open()?;
+    args.common.device.open()?;
     let path = match &args.on {
         Some(path) => path.clone(),
         None => newest_distilled(args.run.as_deref().unwrap_or(out))?,
@@ -83,14 +84,16 @@ pub fn run(args: &QualityArgs, console: &Console) -> Result<()> {
     teacher.check(&generated)?;
     let load = |split| fetch::load(&dataset, split, generated.size, &args.common, console);
     let (train, test) = (load(Split::Train)?, load(Split::Test)?);
+    let held = if args.against == Against::Heldout { train.held_out() } else { Vec::new() };
+    let held = train.subset(&held);
     let against = match args.against {
-        Against::Train => train.clone(),
-        Against::Test => test.clone(),
-        Against::Heldout => train.subset(&train.held_out()),
+        Against::Train => &train,
+        Against::Test => &test,
+        Against::Heldout => &held,
     };
     make_folder(&output)?;
     let _lock = lock(&output.join(".lock"), "is measuring into this folder")?;
-    let scale = Scale::new(&teacher, &train, &against, args.neighbours as usize, console)?;
+    let scale = Scale::new(&teacher, &train, against, args.neighbours as usize, console)?;
     let per_class = (generated.len() / generated.classes.len()).max(1);
     let counterpart = test.random_per_class(per_class.min(smallest_class(&test)), 0)?;
     let (figures, pairs) = scale.measure(&generated, console)?;
@@ -106,7 +109,7 @@ pub fn run(args: &QualityArgs, console: &Console) -> Result<()> {
         teacher: teacher_folder.display().to_string(),
         teacher_sha256: teacher.sha256.clone(),
         teacher_accuracy: teacher.card.test_accuracy,
-        environment: Environment::of(&device),
+        environment: Environment::of(&Device::Cpu), // where teachers compute
     };
     write_atomic(&output.join("quality.json"), to_json(&result)?.as_bytes())?;
     console.info(format!("wrote {} and nearest.png", output.join("quality.json").display()));
@@ -152,10 +155,6 @@ impl<'a> Scale<'a> {
     /// The figures of a set, and each image's nearest train image with the distance.
     fn measure(&self, set: &ImageSet, console: &Console) -> Result<(Figures, Vec<(usize, f64)>)> {
         let features = self.teacher.features(set, console)?;
-        let logits = self.teacher.logits(set, console)?;
-        let best = |row: &[f32]| (1..row.len()).fold(0, |best, i| if row[i] > row[best] { i } else { best });
-        let right =
-            logits.chunks(set.classes.len()).zip(&set.labels).filter(|(row, label)| best(row) == usize::from(**label));
         let overlap = overlap(&self.some, &features, self.neighbours)?;
         let pairs = nearest(&features, &self.train);
         let mut distances: Vec<f64> = pairs.iter().map(|&(_, distance)| distance).collect();
@@ -167,7 +166,7 @@ impl<'a> Scale<'a> {
             recall: overlap.recall,
             density: overlap.density,
             coverage: overlap.coverage,
-            label_agreement: right.count() as f64 / set.len() as f64,
+            label_agreement: self.teacher.agreement(set, console)?,
             nearest_distance: distances[distances.len() / 2],
         };
         Ok((figures, pairs))

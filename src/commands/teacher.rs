@@ -168,6 +168,7 @@ fn train(settings: &Settings, folder: &Path, args: &TeacherArgs, console: &Conso
         params: &params,
         ema: &ema,
         config: &recipe.stage(images.len()),
+        section: "",
         intervals: Intervals {
             log: recipe.log_every,
             checkpoint: recipe.checkpoint_every,

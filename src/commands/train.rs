@@ -188,6 +188,7 @@ impl Session<'_> {
             params,
             ema,
             config,
+            section: &format!("train.{stage}."),
             intervals,
             keep: self.keep,
             dir: self.dir.stage(stage),

@@ -4,6 +4,7 @@ use candle_core::Device;
 
 use super::{OptimizerKind, Protocol, Sgd};
 use crate::error::Result;
+use crate::fail;
 use crate::nn::Params;
 use crate::ops::{Gradients, Value};
 use crate::train::{AdamW, StepSizes};
@@ -58,6 +59,9 @@ impl Optimizer {
     }
 
     /// One update of every parameter, in place, by the gradients of `loss`.
+    ///
+    /// # Errors
+    /// AdamW: the gradients are not finite.
     pub fn step(&mut self, loss: &Value, gradients: &Gradients) -> Result<()> {
         match self {
             Optimizer::Sgd(sgd) => sgd.step(gradients),
@@ -69,7 +73,15 @@ impl Optimizer {
                     ema_decay: 0.0,
                 };
                 adam.steps += 1;
-                adam.optimizer.update(loss, gradients, sizes).map(|_| ())
+                let (_, norm) = adam.optimizer.update(loss, gradients, sizes)?.read()?;
+                if !norm.is_finite() {
+                    fail!(
+                        "the gradient's norm at update {} is {norm}; lower the protocol's lr of {}",
+                        adam.steps,
+                        adam.lr
+                    );
+                }
+                Ok(())
             }
         }
     }

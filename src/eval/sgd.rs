@@ -20,8 +20,6 @@ pub struct Sgd {
     params: Vec<Tensor>,
     /// v of each parameter.
     velocities: Vec<Tensor>,
-    /// The velocities are to be forgotten.
-    fresh: bool,
     lr: f32,
     momentum: f32,
     weight_decay: f32,
@@ -33,7 +31,7 @@ impl Sgd {
         let params: Vec<Tensor> = params.named().into_iter().map(|(_, tensor)| tensor).collect();
         let velocities = params.iter().map(|p| Ok(p.zeros_like()?)).collect::<Result<_>>()?;
         let Protocol { lr, momentum, weight_decay, .. } = *protocol;
-        Ok(Sgd { params, velocities, fresh: false, lr, momentum, weight_decay })
+        Ok(Sgd { params, velocities, lr, momentum, weight_decay })
     }
 
     pub fn lr(&self) -> f32 {
@@ -46,8 +44,7 @@ impl Sgd {
 
     /// One update of every parameter, in place.
     pub fn step(&mut self, gradients: &Gradients) -> Result<()> {
-        let momentum = if std::mem::take(&mut self.fresh) { 0.0 } else { self.momentum };
-        let (lr, weight_decay) = (self.lr, self.weight_decay);
+        let Sgd { lr, momentum, weight_decay, .. } = *self;
         #[cfg(any(feature = "cuda", cuda_emulated))]
         if let Some(gpu) = self.params.first().and_then(cuda::Gpu::of) {
             let lines = self.params.iter().zip(&self.velocities);

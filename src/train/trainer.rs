@@ -94,6 +94,8 @@ pub struct Trainer<'a> {
     pub params: &'a Params,
     pub ema: &'a Params,
     pub config: &'a StageConfig,
+    /// The start of its keys' names, for messages: "train.vae."
+    pub section: &'a str,
     pub intervals: Intervals,
     pub keep: Keep,
     /// Where metrics and checkpoints go.
@@ -190,9 +192,10 @@ impl Trainer<'_> {
             if !loss.is_finite() || !norm.is_finite() {
                 fail!(
                     "{}: the loss is {loss} and the gradient's norm {norm} at step {step}; the last checkpoint in {} is \
-                     intact, lower its learning_rate and start a new run",
+                     intact, lower {}learning_rate and start a new run",
                     self.name,
-                    self.dir.display()
+                    self.dir.display(),
+                    self.section
                 );
             }
             state.recent.add(loss, norm);

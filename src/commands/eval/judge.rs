@@ -8,7 +8,7 @@ use candle_core::Device;
 
 use super::selected::selected;
 use super::subject::{Source, Subject};
-use crate::cli::{Common, EvalArgs, EvalSplit, Judging};
+use crate::cli::{Common, EvalArgs, EvalSplit, Judging, VIEWS};
 use crate::commands::sample::load_vae;
 use crate::commands::{fetch, import, to_json};
 use crate::data::{ImageSet, Split};
@@ -36,11 +36,9 @@ pub struct Judge<'a> {
 struct Labelling {
     /// None is the newest one.
     teacher: Option<PathBuf>,
-    views: u32,
+    /// None is [`VIEWS`].
+    views: Option<u32>,
 }
-
-/// Views of an image that `distill label` and `distill eval` label where they are not told otherwise.
-const VIEWS: u32 = 20;
 
 /// The images of an evaluation.
 pub struct Material {
@@ -61,18 +59,19 @@ impl<'a> Judge<'a> {
         }
         let device = common.device.open()?;
         let seed = common.seed.unwrap_or(0);
-        let labelling = Labelling { teacher: None, views: VIEWS };
+        let labelling = Labelling { teacher: None, views: None };
         Ok(Judge { protocol, recipe, split: args.split, seed, common, device, labelling })
     }
 
     /// With everything that `distill eval` says.
     pub fn of(args: &'a EvalArgs, default_protocol: &str) -> Result<Self> {
         let judge = Self::new(&args.judging, default_protocol, &args.common)?;
-        let labelling = Labelling { teacher: args.teacher.clone(), views: args.views.unwrap_or(VIEWS) };
+        let labelling = Labelling { teacher: args.teacher.clone(), views: args.views };
         Ok(Judge { labelling, ..judge })
     }
 
-    /// Labels real images as those of the distilled set at `set` are: the same teacher, as many views.
+    /// Labels real images as those of the distilled set at `set` are: the same teacher, and as many views unless it is
+    /// said otherwise.
     ///
     /// # Errors
     /// The set has another teacher's labels.
@@ -81,7 +80,7 @@ impl<'a> Judge<'a> {
         let Some(theirs) = details.get("soft_labels").filter(|_| self.protocol.soft_labels.is_some()) else {
             return Ok(());
         };
-        self.labelling.views = theirs["views"].as_u64().map_or(self.labelling.views, |views| views as u32);
+        self.labelling.views = self.labelling.views.or(theirs["views"].as_u64().map(|views| views as u32));
         let teacher = Teacher::open(&Teacher::locate(self.labelling.teacher.as_deref(), &self.common.out)?)?;
         if theirs["teacher_sha256"] != teacher.sha256.as_str() {
             usage!(
@@ -142,8 +141,9 @@ impl<'a> Judge<'a> {
         let mut train = TrainingSet::from(images);
         if self.protocol.soft_labels.is_some() {
             let teacher = Teacher::open(&Teacher::locate(self.labelling.teacher.as_deref(), &self.common.out)?)?;
-            console.info(format!("labels by {}, {} views an image", teacher.folder.display(), self.labelling.views));
-            train.soft_labels = Some(teacher.label(&train.images, self.labelling.views, console)?);
+            let views = self.labelling.views.unwrap_or(VIEWS);
+            console.info(format!("labels by {}, {views} views an image", teacher.folder.display()));
+            train.soft_labels = Some(teacher.label(&train.images, views, console)?);
         }
         Ok(train)
     }

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 pub use recipe::Recipe;
 pub use task::TeacherTask;
 
-use super::student::{TEST_BATCH, all_batches};
+use super::student::{TEST_BATCH, all_batches, argmax};
 use super::{Features, PixelTable, view};
 use crate::checksums::{Checksums, check_file, sha256};
 use crate::data::{Class, ImageSet, Normalization};
@@ -23,7 +23,7 @@ use crate::error::{AtPath, Error, Result};
 use crate::fs::write_atomic;
 use crate::models::students::Classifier;
 use crate::nn::Params;
-use crate::ops::cpu::{Floats, tensor};
+use crate::ops::cpu::{Floats, isa, tensor};
 use crate::ops::{Tape, Value};
 use crate::order::Order;
 use crate::progress::Console;
@@ -184,8 +184,9 @@ impl Teacher {
         let images = set.sha256();
         let name = format!("features-{}.safetensors", &images[..16]);
         let (path, sums) = (self.folder.join(&name), self.folder.join(&name).with_extension("sha256"));
-        let header = [self.sha256.clone(), images];
-        if Checksums::check(&sums, &[&name]).is_ok() && read_metadata::<[String; 2]>(&path)? == header {
+        let header = [self.sha256.clone(), images, isa::current().as_str().into()]; // kernels round in ways of their own
+        let kept = Checksums::check(&sums, &[&name]).and_then(|()| read_metadata::<[String; 3]>(&path));
+        if kept.is_ok_and(|kept| kept == header) {
             let mut tensors = load_weights(&path, &Device::Cpu)?;
             if let Some(kept) = tensors.remove("features") {
                 return Ok(Features { dims: kept.dims2()?.1, values: kept.flatten_all()?.to_vec1()? });
@@ -215,6 +216,11 @@ impl Teacher {
             }
         }
         Ok(SoftLabels { values: Arc::new(values), views: count })
+    }
+
+    /// The share of images that it takes for what their label says.
+    pub fn agreement(&self, set: &ImageSet, console: &Console) -> Result<f64> {
+        Ok(agreement(&self.logits(set, console)?, set))
     }
 
     /// Logits (N, classes), row by row.
@@ -250,6 +256,13 @@ fn logits(
 ) -> Result<Vec<f32>> {
     let forward = |tape: &Tape, x: &Value| network.forward(tape, x);
     Ok(over(set, normalization, 0, console, "teacher", &forward)?.0)
+}
+
+/// The share of `set`'s images whose largest logit is their label's.
+fn agreement(logits: &[f32], set: &ImageSet) -> f64 {
+    let rows = logits.chunks(set.classes.len()).zip(&set.labels);
+    let right = rows.filter(|(row, label)| argmax(row) == usize::from(**label)).count();
+    right as f64 / set.len().max(1) as f64
 }
 
 /// The probabilities of `logits`.

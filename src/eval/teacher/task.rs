@@ -2,10 +2,9 @@
 
 use std::path::Path;
 
-use super::{Recipe, logits};
+use super::{Recipe, agreement, logits};
 use crate::data::{ImageSet, Normalization};
 use crate::error::Result;
-use crate::eval::student::argmax;
 use crate::eval::{Augmentation, PixelTable};
 use crate::models::students::Classifier;
 use crate::nn::Params;
@@ -54,11 +53,10 @@ impl<'a> TeacherTask<'a> {
     /// Percent of `set` that the averaged network classifies correctly, and its mean cross-entropy.
     pub fn judge(&self, set: &ImageSet, console: &Console) -> Result<(f64, f64)> {
         let found = logits(self.averaged.as_ref(), set, self.normalization, console)?;
-        let rows = found.chunks(set.classes.len()).zip(&set.labels);
-        let right = rows.filter(|(row, label)| argmax(row) == usize::from(**label)).count();
+        let accuracy = 100.0 * agreement(&found, set);
         let all = Value::constant(tensor(found, (set.len(), set.classes.len()))?);
         let loss = cross_entropy(&Tape::inference(), &all, &set.labels)?.scalar()?;
-        Ok((100.0 * right as f64 / set.len().max(1) as f64, f64::from(loss)))
+        Ok((accuracy, f64::from(loss)))
     }
 }
 

@@ -3,8 +3,7 @@
 
 use candle_core::{DType, Tensor};
 
-use super::gpu::{Matrix, Pass};
-use super::{Args, COLUMNS, Gpu, THREADS, cast, column_sums, of_type};
+use super::{Args, COLUMNS, Gpu, Matrix, Pass, THREADS, cast, column_sums, of_type};
 use crate::error::Result;
 use crate::fail;
 use crate::ops::conv::{Convolution, Input};

@@ -15,7 +15,8 @@ use candle_core::cuda::cudarc::driver::{
 use candle_core::cuda::{CudaDevice, DeviceId};
 use half::bf16;
 
-use super::gpu::{Pass, failed};
+use super::Pass;
+use super::gpu::failed;
 use crate::error::Error;
 use crate::ops::cpu::conv::ConvShape;
 

@@ -5,7 +5,7 @@ use std::ffi::{CString, c_char};
 use candle_core::{CpuStorage, DType, Device, Storage, Tensor};
 use half::bf16;
 
-use super::Args;
+use super::{Args, Matrix, Pass};
 use crate::error::Result;
 use crate::fail;
 use crate::ops::cpu::conv::ConvShape;
@@ -26,29 +26,6 @@ pub fn set_precision(_: Precision) {}
 
 #[derive(Clone, Debug)]
 pub struct Gpu(());
-
-#[derive(Clone, Copy, Debug)]
-pub enum Pass {
-    Forward,
-    Input,
-    Weight,
-}
-
-pub struct Matrix<'a> {
-    tensor: &'a Tensor,
-    stride: usize,
-    transposed: bool,
-}
-
-impl<'a> Matrix<'a> {
-    pub fn new(tensor: &'a Tensor, stride: usize) -> Self {
-        Matrix { tensor, stride, transposed: false }
-    }
-
-    pub fn transposed(self) -> Self {
-        Matrix { transposed: !self.transposed, ..self }
-    }
-}
 
 pub fn address(tensor: &Tensor) -> Result<u64> {
     let (storage, layout) = tensor.storage_and_layout();

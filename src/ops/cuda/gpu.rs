@@ -10,7 +10,7 @@ use candle_core::op::BackpropOp;
 use candle_core::{DType, Device, Storage, Tensor};
 use half::bf16;
 
-use super::{Args, cudnn};
+use super::{Args, Matrix, Pass, cudnn};
 use crate::error::{Error, Result};
 use crate::fail;
 use crate::ops::cpu::conv::ConvShape;
@@ -77,31 +77,7 @@ fn module(name: &str) -> Result<(&'static str, &'static str)> {
     }
 }
 
-/// Which of a convolution's three tensors is made of the two others.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Pass {
-    Forward,
-    Input,
-    Weight,
-}
-
-/// A matrix as cuBLAS sees it: `stride` rows, stored column by column; or its transpose.
-pub struct Matrix<'a> {
-    tensor: &'a Tensor,
-    stride: usize,
-    transposed: bool,
-}
-
-impl<'a> Matrix<'a> {
-    /// A tensor of rows of `stride` elements.
-    pub fn new(tensor: &'a Tensor, stride: usize) -> Self {
-        Matrix { tensor, stride, transposed: false }
-    }
-
-    pub fn transposed(self) -> Self {
-        Matrix { transposed: !self.transposed, ..self }
-    }
-
+impl Matrix<'_> {
     fn operation(&self) -> cublas_sys::cublasOperation_t {
         match self.transposed {
             true => cublas_sys::cublasOperation_t::CUBLAS_OP_T,

@@ -30,6 +30,32 @@ const COLUMNS: usize = 32;
 /// Most blocks that a sum over elements is split into.
 const PARTS: usize = 1024;
 
+/// Which of a convolution's three tensors is made of the two others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Pass {
+    Forward,
+    Input,
+    Weight,
+}
+
+/// A matrix as cuBLAS sees it: `stride` rows, stored column by column; or its transpose.
+pub struct Matrix<'a> {
+    tensor: &'a Tensor,
+    stride: usize,
+    transposed: bool,
+}
+
+impl<'a> Matrix<'a> {
+    /// A tensor of rows of `stride` elements.
+    pub fn new(tensor: &'a Tensor, stride: usize) -> Self {
+        Matrix { tensor, stride, transposed: false }
+    }
+
+    pub fn transposed(self) -> Self {
+        Matrix { transposed: !self.transposed, ..self }
+    }
+}
+
 /// The argument of every kernel, as in kernels/common.cuh.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default)]
