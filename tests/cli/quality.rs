@@ -73,4 +73,11 @@ fn a_teachers_labels_serve_the_protocol_soft() {
     place.ok("teacher --dataset shapes --arch convnet-d2-w8 --epochs 1 --set warmup=5 --name other -q");
     assert!(place.fails(2, compare).contains("--teacher"));
     place.ok(&format!("{compare} --teacher runs/teachers/small"));
+
+    // A labelled copy of a set that is no run's is the newest too, and a taken place is refused.
+    place.ok("export runs/one/distilled/ten --format npz");
+    place.ok("import runs/exports/ten/distilled.npz --dataset shapes --name theirs");
+    place.ok("label runs/distilled/theirs --views 1");
+    assert!(place.fails(2, "label runs/distilled/theirs --views 1").contains("--overwrite"));
+    assert_eq!(place.json("eval --epochs 1 --runs 1")["on"], "runs/distilled/theirs-soft");
 }

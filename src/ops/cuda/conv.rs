@@ -6,7 +6,7 @@ use candle_core::{DType, Tensor};
 use super::{Args, COLUMNS, Gpu, Matrix, Pass, THREADS, cast, column_sums, of_type};
 use crate::error::Result;
 use crate::fail;
-use crate::ops::conv::{Convolution, Input};
+use crate::ops::conv::{Convolution, Input, Norm};
 use crate::ops::cpu::conv::ConvShape;
 use crate::ops::cpu::input::Resample;
 use crate::ops::cpu::norm::Activation;
@@ -41,9 +41,6 @@ pub(in crate::ops) fn conv2d(
 ) -> Result<Value> {
     if input.parts.len() > 2 {
         fail!("conv2d: {} joined inputs; the GPU's kernels take at most two", input.parts.len());
-    }
-    if input.norm.as_ref().is_some_and(|norm| norm.groups == 0 || norm.act == Activation::Gelu) {
-        fail!("conv2d: the GPU has no kernels for this network yet; use --device cpu");
     }
     let dtype = super::gpu::precision().dtype();
     let parts: Vec<Tensor> = input.parts.iter().map(|part| cast(&gpu, part.tensor(), dtype)).collect::<Result<_>>()?;
@@ -93,24 +90,34 @@ fn arguments<'a>(
         None | Some(Activation::Identity) => 0,
         Some(Activation::Relu) => 1,
         Some(Activation::Silu) => 2,
-        Some(Activation::Gelu) => 3, // which `conv2d` refuses
+        Some(Activation::Gelu) => 3,
     };
     let resample = match input.resample {
         Resample::Keep => 0,
         Resample::Upsample => 1,
         Resample::Pool => 2,
     };
-    let groups = norm.map_or(0, |n| n.groups);
+    let groups = norm.map_or(0, |n| groups(n, shape));
     (
         [Some(&parts[0]), parts.get(1), statistics, values[0], values[1], scale_shift],
         [shape.batch, height, width, first, shape.in_channels, groups, act, resample],
     )
 }
 
+/// The groups of a norm for the kernels, to which none are no norm: without normalization each channel is one, whose
+/// statistics are constants.
+fn groups(norm: &Norm, shape: &ConvShape) -> usize {
+    if norm.groups == 0 { shape.in_channels } else { norm.groups }
+}
+
 /// Means and deviations of the input's groups.
 fn measure(gpu: &Gpu, shape: &ConvShape, input: &Input, parts: &[Tensor]) -> Result<Option<Tensor>> {
     let Some(norm) = &input.norm else { return Ok(None) };
     let (batch, channels) = (shape.batch, shape.in_channels);
+    if norm.groups == 0 {
+        let constants = [0.0f32, 1.0].repeat(batch * channels);
+        return Ok(Some(Tensor::from_vec(constants, (batch, channels, 2), parts[0].device())?));
+    }
     let statistics = gpu.empty(&[batch, norm.groups, 2], DType::F32)?;
     let (tensors, sizes) = arguments(shape, input, parts, None);
     let each = (COLUMNS / (channels / norm.groups)).clamp(1, norm.groups);
@@ -228,7 +235,7 @@ impl Op {
         let (tensors, sizes) = arguments(shape, &self.input, &self.parts, self.statistics.as_ref());
         let (factors, of_norm) = match norm {
             Some(norm) => {
-                let (factors, found) = self.norm_gradients(&dx, norm.scale_shift.is_some())?;
+                let (factors, found) = self.norm_gradients(&dx, norm)?;
                 (Some(factors), found)
             }
             None => (None, Vec::new()),
@@ -250,7 +257,7 @@ impl Op {
 
     /// From the gradient of what is convolved: the factors of the input's gradient (B, 3, C), and the gradients of gamma,
     /// beta and, if there, scale and shift.
-    fn norm_gradients(&self, dx: &Tensor, scale_shift: bool) -> Result<(Tensor, Vec<Tensor>)> {
+    fn norm_gradients(&self, dx: &Tensor, norm: &Norm) -> Result<(Tensor, Vec<Tensor>)> {
         let (gpu, s) = (&self.gpu, &self.shape);
         let (batch, c) = (s.batch, s.in_channels);
         let (tensors, sizes) = arguments(&self.shape, &self.input, &self.parts, self.statistics.as_ref());
@@ -259,9 +266,10 @@ impl Op {
         gpu.launch(&of_type("norm_sums", self.dtype), [c.div_ceil(COLUMNS), batch, 1], THREADS, &args)?;
         let factors = gpu.empty(&[batch, 3, c], DType::F32)?;
         let parts = gpu.empty(&[batch, 2 * c], DType::F32)?;
-        let of_scale = scale_shift.then(|| gpu.empty(&[batch, 2 * c], DType::F32)).transpose()?;
+        let of_scale = norm.scale_shift.is_some().then(|| gpu.empty(&[batch, 2 * c], DType::F32)).transpose()?;
         let outputs = [Some(&sums), Some(&factors), Some(&parts), of_scale.as_ref()];
-        gpu.each("norm_factors", batch * c, &[&tensors[..], &outputs].concat(), &sizes, &[])?;
+        let measured = if norm.groups == 0 { 0.0 } else { 1.0 };
+        gpu.each("norm_factors", batch * c, &[&tensors[..], &outputs].concat(), &sizes, &[measured])?;
         let both = column_sums(gpu, &parts, batch, 2 * c)?;
         // Copies, for gradients are added to in place.
         let mut found = vec![both.narrow(0, 0, c)?.copy()?, both.narrow(0, c, c)?.copy()?];

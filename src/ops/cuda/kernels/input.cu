@@ -2,14 +2,24 @@
 
 #include "common.cuh"
 
-enum { IDENTITY, RELU, SILU };
+enum { IDENTITY, RELU, SILU, GELU };
 enum { KEEP, UPSAMPLE, POOL };
 
+// 2 sqrt(2 / pi) (u + 0.044715 u^3): GELU in its tanh form is u sigmoid of it.
+__device__ inline float gelu_argument(float u) {
+    return 1.595769f * (u + 0.044715f * u * u * u);
+}
+
 __device__ inline float activation(int act, float u) {
+    if (act == GELU) return u * sigmoid(gelu_argument(u));
     return act == SILU ? u * sigmoid(u) : act == RELU ? fmaxf(u, 0.0f) : u;
 }
 
 __device__ inline float derivative(int act, float u) {
+    if (act == GELU) {
+        float s = sigmoid(gelu_argument(u));
+        return s + u * s * (1.0f - s) * 1.595769f * (1.0f + 3.0f * 0.044715f * u * u);
+    }
     return act == SILU ? silu_derivative(u) : act == RELU ? (u > 0.0f ? 1.0f : 0.0f) : 1.0f;
 }
 
@@ -170,7 +180,8 @@ template <class T> __device__ void norm_sums(const Args &a) {
 FOR_BOTH(norm_sums)
 
 // From these sums, p[6], for each image and channel: p[7] (B, 3, C), with which dx = p du + q x + r; p[8] (B, 2, C), the
-// image's part of the gradients of gamma and beta; p[9] (B, 2C) or none, the gradient of the scale and shift.
+// image's part of the gradients of gamma and beta; p[9] (B, 2C) or none, the gradient of the scale and shift. f[0] is 0
+// where the statistics are constants, not the input's.
 KERNEL(norm_factors) {
     Input<float> in(a);
     const float *sums = (const float *)a.p[6];
@@ -184,10 +195,10 @@ KERNEL(norm_factors) {
         m2 += in.factor(n, k) * sums[n * 2 * c + c + k];
     }
     float count = (float)(in.height * in.width * each), mean = in.moments(n, ch)[0], rstd = in.moments(n, ch)[1];
-    float q = -rstd * rstd * m2 / count;
+    float q = -rstd * rstd * m2 / count * a.f[0];
     factors[n * 3 * c + ch] = rstd * in.factor(n, ch);
     factors[n * 3 * c + c + ch] = q;
-    factors[n * 3 * c + 2 * c + ch] = -rstd * m1 / count - q * mean;
+    factors[n * 3 * c + 2 * c + ch] = -rstd * m1 / count * a.f[0] - q * mean;
     float du = sums[n * 2 * c + ch], du_xhat = sums[n * 2 * c + c + ch];
     float scale = 1.0f + (in.scale_shift ? in.scale_shift[n * 2 * c + ch] : 0.0f);
     parts[n * 2 * c + ch] = scale * du_xhat;
