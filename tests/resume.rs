@@ -108,7 +108,7 @@ impl Attempt<'_> {
         let vae = Vae::new(&config.vae, Params::new(0, &Device::Cpu).builder())?;
         let latents =
             Latents::cached(&dir.join("latents.safetensors"), &vae, "", &IMAGES, true, &Device::Cpu, &console)?;
-        let task = UNetTask::new(&config, &params, &ema, &vae, &latents, &latents, 10, &Device::Cpu)?;
+        let task = UNetTask::new(&config, &params, &ema, &vae, &latents, &latents, &IMAGES.classes, &Device::Cpu)?;
         self.train(&config, dir, &params, &ema, &task, &console)
     }
 

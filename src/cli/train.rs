@@ -1,8 +1,9 @@
 //! Options of `distill train`, and of training inside `distill run`.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Args, ValueEnum};
+use clap::{Args, ValueEnum, ValueHint};
 
 use super::common::datasets;
 use super::{Common, Configuring};
@@ -29,13 +30,20 @@ pub struct Training {
     pub keep_last: u32,
     /// Keep the checkpoint with the best validation too, and take the final weights from it instead of the last step.
     /// Every train.sample_every steps the averaged weights are validated: the VAE by validation_mse, the UNet by
-    /// validation_loss, the lower the better
+    /// validation_loss, or with --teacher by fd, the lower the better
     #[arg(long)]
     pub keep_best: bool,
     /// Write event files for TensorBoard too, into the run's folder tensorboard/: every figure of metrics.jsonl, and the
     /// pictures
     #[arg(long)]
     pub tensorboard: bool,
+    /// Measure samples at every validation of the UNet, in the features of the teacher in this folder, or of the newest one
+    /// below it: their Frechet distance to the held-out tenth of train (fd), and the share that it takes for their class
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub teacher: Option<PathBuf>,
+    /// Samples that it measures each time
+    #[arg(long, value_name = "N", default_value_t = 1000, value_parser = clap::value_parser!(u32).range(2..=100_000))]
+    pub fd_images: u32,
     #[command(flatten)]
     pub configuring: Configuring,
 }

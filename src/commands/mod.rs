@@ -22,6 +22,7 @@ mod resolve;
 mod run;
 mod runs;
 mod sample;
+mod sample_quality;
 mod teacher;
 mod train;
 

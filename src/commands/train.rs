@@ -12,6 +12,7 @@ use super::dry_run::dry_run;
 use super::model_card;
 use super::resolve::{Resolved, resolve, run_dir};
 use super::sample::load_vae;
+use super::sample_quality::SampleQuality;
 use super::{fetch, print, to_json};
 use crate::checksums::sha256_file;
 use crate::cli::{Common, Stage, TrainArgs, Training};
@@ -96,21 +97,30 @@ pub fn train(
     let device = common.device.open()?;
     let config = &resolved.config;
     let set = fetch::load(&config.dataset, Split::Train, config.image_size, common, console)?;
+    let held = set.held_out();
+    let held = if held.is_empty() { (0..set.len()).collect() } else { held };
+    let quality = SampleQuality::of(training, &set.subset(&held))?; // before anything is removed
     let _lock = begin::prepare(dir, config, training.overwrite, stage)?;
     console.log_to(&dir.log())?;
     begin::write_meta(resolved, dir, &set, &device, console)?;
     console.info(format!("{}: {} on {}", dir.root.display(), config.dataset, device::describe(&device)));
 
-    let held = set.held_out();
-    let held = if held.is_empty() { (0..set.len()).collect() } else { held };
     let validation: Vec<usize> = spread(held.len(), VALIDATION_IMAGES).into_iter().map(|i| held[i]).collect();
     let validation = set.subset(&validation);
     let images = if config.train.hold_out { set.hold_out().0 } else { set };
     let deadline = |share: f64| training.max_time.map(|limit: Duration| start + limit.mul_f64(share));
     let keep = Keep { last: training.keep_last as usize, best: training.keep_best };
-    let tensorboard = training.tensorboard;
-    let session =
-        Session { config, dir, device: &device, console, images: &images, validation: &validation, keep, tensorboard };
+    let session = Session {
+        config,
+        dir,
+        device: &device,
+        console,
+        images: &images,
+        validation: &validation,
+        keep,
+        tensorboard: training.tensorboard,
+        quality,
+    };
     let vae_share = if stage == Some(Stage::Vae) { 1.0 } else { VAE_SHARE };
     let (vae, of_vae) = session.vae(deadline(vae_share))?;
     let mut of_unet = None;
@@ -132,6 +142,7 @@ struct Session<'a> {
     validation: &'a ImageSet,
     keep: Keep,
     tensorboard: bool,
+    quality: Option<SampleQuality>,
 }
 
 impl Session<'_> {
@@ -157,11 +168,12 @@ impl Session<'_> {
         let latents = Latents::cached(&place, vae, &weights, self.images, flip, device, self.console)?;
         let validation = Latents::with_statistics(vae, self.validation, &latents.statistics, device, self.console)?;
         let (params, ema) = (self.params("unet"), self.params("unet"));
-        let classes = self.images.classes.len();
+        let classes = &self.images.classes;
         let task = UNetTask::new(self.config, &params, &ema, vae, &latents, &validation, classes, self.device)?;
+        let task = task.measured_by(self.quality.as_ref().map(SampleQuality::measure));
         let finished = self.fit("unet", &task, &params, &ema, deadline)?;
         self.dir.note(&self.dir.root)?;
-        self.finish("unet", &ema, finished, Some(&latents))?;
+        self.finish("unet", &ema, finished.clone(), Some(&latents))?;
         Checkpoint::remove_all(&self.dir.stage("unet"))?;
         Ok(finished)
     }
@@ -203,7 +215,7 @@ impl Session<'_> {
 
     /// Writes the averaged weights as final.
     fn finish(&self, stage: &str, ema: &Params, training: Finished, latents: Option<&Latents>) -> Result<()> {
-        let steps = training.best.map_or(training.steps, |best| best.step);
+        let steps = training.best.as_ref().map_or(training.steps, |best| best.step);
         let card = ModelCard {
             format: FORMAT_VERSION,
             kind: stage.into(),

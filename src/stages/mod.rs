@@ -9,7 +9,7 @@ mod vae;
 pub use generator::{Generator, Sampling};
 pub use latents::{LatentStatistics, Latents};
 pub use trained::{ModelCard, TrainedSummary, read_trained, write_trained};
-pub use unet::UNetTask;
+pub use unet::{Measure, UNetTask};
 pub use vae::{VaeTask, reconstruct};
 
 use candle_core::{Device, Tensor};

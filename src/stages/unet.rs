@@ -1,14 +1,18 @@
 //! Training the denoiser on latents.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use candle_core::{Device, Tensor};
 
 use super::generator::{Generator, Sampling};
 use super::{Latents, PICTURE_COLUMNS, PICTURE_ROWS};
 use crate::config::Config;
+use crate::data::{Class, ImageSet};
 use crate::diffusion::NoiseSchedule;
+use crate::diffusion::samplers::SamplerKind;
 use crate::error::Result;
+use crate::interrupt;
 use crate::models::unet::UNet;
 use crate::models::vae::Vae;
 use crate::nn::Params;
@@ -19,6 +23,16 @@ use crate::train::{Batches, Task};
 
 /// Sampling steps of the pictures drawn while training.
 const PICTURE_STEPS: usize = 20;
+/// Sampling steps of the images that are measured while training, which need a fast sampler.
+const MEASURED_STEPS: usize = 10;
+
+/// What is measured of sampled images while the UNet trains.
+pub struct Measure<'a> {
+    /// Images sampled for it: of every class as many, or one more.
+    pub images: usize,
+    /// Their figures, as [`Task::validate`] gives them.
+    pub figures: Box<dyn Fn(&ImageSet) -> Result<Vec<(&'static str, f64)>> + 'a>,
+}
 
 /// The weighted squared error of the network's prediction at random steps.
 pub struct UNetTask<'a> {
@@ -27,11 +41,12 @@ pub struct UNetTask<'a> {
     vae: &'a Vae,
     latents: &'a Latents,
     validation: &'a Latents,
-    classes: usize,
+    classes: Arc<Vec<Class>>,
     batches: Batches,
     schedule: NoiseSchedule,
     config: &'a Config,
     device: Device,
+    measure: Option<Measure<'a>>,
 }
 
 /// Noisy latents and what the network should say of them.
@@ -53,22 +68,28 @@ impl<'a> UNetTask<'a> {
         vae: &'a Vae,
         latents: &'a Latents,
         validation: &'a Latents,
-        classes: usize,
+        classes: &Arc<Vec<Class>>,
         device: &Device,
     ) -> Result<Self> {
-        let shape = config.latents(classes);
+        let shape = config.latents(classes.len());
         Ok(UNetTask {
             net: UNet::new(&config.unet, shape, params.builder())?,
             averaged: UNet::new(&config.unet, shape, ema.builder())?,
             vae,
             latents,
             validation,
-            classes,
+            classes: classes.clone(),
             batches: Batches::new(config.seed, latents.len(), config.train.unet.batch_size),
             schedule: NoiseSchedule::new(config.diffusion.schedule, config.diffusion.steps),
             config,
             device: device.clone(),
+            measure: None,
         })
+    }
+
+    /// Has sampled images measured at every validation. Their first figure then says which weights are best.
+    pub fn measured_by(self, measure: Option<Measure<'a>>) -> Self {
+        UNetTask { measure, ..self }
     }
 
     /// Draws steps, noise and dropped classes for the latents at `indices`.
@@ -88,7 +109,7 @@ impl<'a> UNetTask<'a> {
             noisy.extend(x0.iter().zip(&noise).map(|(x, e)| signal * x + spread * e));
             target.extend(x0.iter().zip(&noise).map(|(x, e)| of_x0 as f32 * x + of_noise as f32 * e));
             times.push(t as f32);
-            classes.push(if dropped { self.classes as u32 } else { latents.labels[i].into() });
+            classes.push(if dropped { self.classes.len() as u32 } else { latents.labels[i].into() });
             weights.push(diffusion.prediction.loss_weight(self.schedule.snr(t), diffusion.min_snr_gamma) as f32);
         }
         let shape = (indices.len(), latents.size, latents.size, latents.channels);
@@ -102,6 +123,36 @@ impl<'a> UNetTask<'a> {
         let prediction = net.forward(tape, &noisy, &example.times, &example.classes)?;
         ops::squared_error(tape, &prediction, &example.target, Some(&example.weights))
     }
+
+    /// Images of the averaged network, from noise that every call shares, without guidance, which would narrow them.
+    fn images_to_measure(&self, count: usize) -> Result<ImageSet> {
+        let classes = self.classes.len();
+        let images: Vec<(u32, u32)> = (0..count).map(|i| ((i % classes) as u32, (i / classes) as u32)).collect();
+        let sampling = Sampling {
+            method: SamplerKind::DpmSolver,
+            steps: MEASURED_STEPS.min(self.schedule.len()),
+            guidance: 1.0,
+            eta: 0.0,
+            seed: self.config.seed,
+        };
+        let mut pixels = Vec::new();
+        for batch in images.chunks(self.config.sampler.batch_size) {
+            pixels.extend(self.generator().sample(batch, &sampling, &interrupt::check)?);
+        }
+        let labels = images.iter().map(|&(class, _)| class as u16).collect();
+        Ok(ImageSet { pixels, labels, size: self.config.image_size, classes: self.classes.clone() })
+    }
+
+    fn generator(&self) -> Generator<'_> {
+        Generator {
+            vae: self.vae,
+            unet: &self.averaged,
+            statistics: &self.latents.statistics,
+            config: self.config,
+            classes: self.classes.len(),
+            device: self.device.clone(),
+        }
+    }
 }
 
 impl Task for UNetTask<'_> {
@@ -112,7 +163,7 @@ impl Task for UNetTask<'_> {
         self.error(&self.net, tape, &example)
     }
 
-    /// The averaged network's loss on fixed latents, steps and noise.
+    /// The averaged network's loss on fixed latents, steps and noise; first of all what is measured of its images.
     fn validate(&self) -> Result<Vec<(&'static str, f64)>> {
         let mut rng = Rng::stream(self.config.seed, "validation", 0, 0);
         let indices: Vec<usize> = (0..self.validation.len()).collect();
@@ -122,26 +173,23 @@ impl Task for UNetTask<'_> {
             total +=
                 f64::from(self.error(&self.averaged, &Tape::inference(), &example)?.scalar()?) * batch.len() as f64;
         }
-        Ok(vec![("validation_loss", total / indices.len().max(1) as f64)])
+        let mut figures = match &self.measure {
+            Some(measure) => (measure.figures)(&self.images_to_measure(measure.images)?)?,
+            None => Vec::new(),
+        };
+        figures.push(("validation_loss", total / indices.len().max(1) as f64));
+        Ok(figures)
     }
 
     /// A column a class, the same noise in every picture.
     fn draw(&self, path: &Path) -> Result<()> {
-        let columns = PICTURE_COLUMNS.min(self.classes);
-        let class = |column: usize| (column * self.classes / columns) as u32;
+        let columns = PICTURE_COLUMNS.min(self.classes.len());
+        let class = |column: usize| (column * self.classes.len() / columns) as u32;
         let images: Vec<(u32, u32)> =
             (0..PICTURE_ROWS as u32).flat_map(|row| (0..columns).map(move |column| (class(column), row))).collect();
-        let generator = Generator {
-            vae: self.vae,
-            unet: &self.averaged,
-            statistics: &self.latents.statistics,
-            config: self.config,
-            classes: self.classes,
-            device: self.device.clone(),
-        };
         let sampling =
             Sampling { steps: PICTURE_STEPS.min(self.schedule.len()), ..Sampling::of(self.config, self.config.seed) };
-        let pixels = generator.sample(&images, &sampling, &|| Ok(()))?;
+        let pixels = self.generator().sample(&images, &sampling, &|| Ok(()))?;
         let size = self.config.image_size;
         let images: Vec<&[u8]> = pixels.chunks(size * size * 3).collect();
         save_grid(path, &images, size, columns, 2)

@@ -49,10 +49,12 @@ impl Default for Checkpoint {
     }
 }
 
-/// A validation: the step after which it was made, and its deciding figure.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+/// A validation: the step after which it was made, and the figure that decides, with its name.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Best {
     pub step: u64,
+    #[serde(default)]
+    pub name: String,
     pub figure: f64,
 }
 
@@ -88,12 +90,14 @@ impl Recent {
 pub type Parts<'a> = [(&'a str, Vec<(String, Tensor)>)];
 
 impl Checkpoint {
-    /// Takes note of a validation after this step; whether it is the best so far, by its first figure.
+    /// Takes note of a validation after this step; whether it is the best so far, by its first figure. Other figures than
+    /// that, which an earlier call may have gone by, don't compare.
     pub fn note(&mut self, figures: &[(&str, f64)]) -> bool {
-        let figure = figures.first().map_or(f64::NAN, |(_, figure)| *figure);
-        let better = figure < self.best.map_or(f64::INFINITY, |best| best.figure);
+        let Some(&(name, figure)) = figures.first() else { return false };
+        let before = self.best.as_ref().filter(|best| best.name == name);
+        let better = figure < before.map_or(f64::INFINITY, |best| best.figure);
         if better {
-            self.best = Some(Best { step: self.step, figure });
+            self.best = Some(Best { step: self.step, name: name.into(), figure });
         }
         better
     }
@@ -131,7 +135,7 @@ impl Checkpoint {
 
     /// Those of later steps are removed as well: training only passes a checkpoint that it found damaged.
     fn remove_others(&self, dir: &Path, keep_last: usize) -> Result<()> {
-        let best = self.best.map(|best| best.step);
+        let best = self.best.as_ref().map(|best| best.step);
         let mut newer = 0;
         for (step, folder) in folders(dir)?.into_iter().rev() {
             newer += usize::from(step <= self.step);
@@ -189,7 +193,7 @@ impl Checkpoint {
     }
 
     /// The folder of the best checkpoint under `dir`, after a look at its hashes.
-    pub fn open_best(dir: &Path, best: Best) -> Result<PathBuf> {
+    pub fn open_best(dir: &Path, best: &Best) -> Result<PathBuf> {
         let folder = folder(dir, best.step);
         match Self::open(&folder) {
             Ok(_) => Ok(folder),
@@ -201,7 +205,7 @@ impl Checkpoint {
     /// Forgets the best validation where its checkpoint under `dir` is damaged, with a warning: better now than after the
     /// last step.
     pub fn check_best(&mut self, dir: &Path, console: &Console) -> Result<()> {
-        let Some(best) = self.best else { return Ok(()) };
+        let Some(best) = &self.best else { return Ok(()) };
         match Self::open(&folder(dir, best.step)) {
             Err(unreadable @ Error::Io { .. }) => return Err(unreadable),
             Err(damage) => {

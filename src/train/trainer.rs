@@ -109,7 +109,7 @@ pub struct Trainer<'a> {
 }
 
 /// The end of a training run.
-#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Finished {
     pub steps: u64,
     pub seconds: f64,
@@ -153,8 +153,8 @@ impl Trainer<'_> {
         metrics.sync()?;
         let images = state.step * self.config.batch_size as u64;
         self.take_best(&state)?;
-        let (seconds, loss, best) = (state.seconds, state.loss, state.best);
-        let finished = Finished { steps: state.step, seconds, images, loss, best };
+        let finished =
+            Finished { steps: state.step, seconds: state.seconds, images, loss: state.loss, best: state.best };
         self.console.info(format!(
             "{}: {} steps, {} images in {}, loss {:.4}",
             self.name,
@@ -257,7 +257,7 @@ impl Trainer<'_> {
             return Ok((Checkpoint::default(), self.metrics(String::new())?));
         };
         Checkpoint::restore(&folder, &self.parts(optimizer))?;
-        state.best = state.best.filter(|_| self.keep.best);
+        state.best = state.best.take().filter(|_| self.keep.best);
         state.check_best(&self.dir, self.console)?;
         self.console.info(format!("{}: goes on from step {}", self.name, state.step));
         Ok((state, self.metrics(Checkpoint::metrics(&folder)?)?))
@@ -276,7 +276,7 @@ impl Trainer<'_> {
 
     /// Replaces the averaged weights by those of the best validation, where these are to be kept and are not the last.
     fn take_best(&self, state: &Checkpoint) -> Result<()> {
-        let Some(best) = state.best.filter(|best| best.step != state.step) else { return Ok(()) };
+        let Some(best) = state.best.as_ref().filter(|best| best.step != state.step) else { return Ok(()) };
         let folder = Checkpoint::open_best(&self.dir, best)?;
         self.console.info(format!("{}: takes the weights of step {}, the best validation", self.name, best.step));
         Checkpoint::restore(&folder, &[("ema", self.ema.named())])

@@ -81,3 +81,30 @@ fn a_teachers_labels_serve_the_protocol_soft() {
     assert!(place.fails(2, "label runs/distilled/theirs --views 1").contains("--overwrite"));
     assert_eq!(place.json("eval --epochs 1 --runs 1")["on"], "runs/distilled/theirs-soft");
 }
+
+#[test]
+fn training_measures_the_samples_that_sampling_would_draw() {
+    let place = Place::new();
+    place.ok("teacher --dataset shapes --arch convnet-d2-w16 --epochs 1 --set warmup=5 --name small -q");
+    place.ok(&format!("train {} --name one --teacher runs/teachers --fd-images 100 -q", tiny()));
+    let text = fs::read_to_string(place.path("runs/one/unet/metrics.jsonl")).unwrap();
+    let lines = text.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+    let measured: Vec<Value> = lines.filter(|line| line["fd"].is_f64()).collect();
+    assert_eq!(measured.len(), 1, "{text}");
+
+    place.ok("sample --run runs/one --sampler dpm-solver --steps 10 --guidance 1 --ipc 10 --name ten");
+    let found = place.json("quality --run runs/one --against heldout");
+    let number = |of: &Value| of.as_f64().unwrap();
+    let (ours, theirs) = (number(&measured[0]["fd"]), number(&found["frechet"]));
+    assert!((ours - theirs).abs() < 1e-3 * theirs, "{ours} while training, {theirs} afterwards");
+    assert!((number(&measured[0]["label_agreement"]) - number(&found["label_agreement"])).abs() < 0.011);
+
+    // With --keep-best it is fd that decides.
+    let command = format!("train {} --name best --teacher runs/teachers/small --fd-images 20", tiny());
+    place.ok(&format!("{command} --keep-best --set train.sample_every=5 -q"));
+    let summary = fs::read(place.path("runs/best/unet/summary.json")).unwrap();
+    let summary: Value = serde_json::from_slice(&summary).unwrap();
+    assert_eq!(summary["best"]["name"], "fd", "{summary}");
+    let error = place.fails(1, &format!("{} --overwrite", command.replace("/small", "/none")));
+    assert!(error.contains("no finished teacher"), "{error}");
+}
