@@ -9,6 +9,7 @@ use super::Common;
 use super::train::parse_duration;
 use crate::config::Override;
 use crate::diffusion::samplers::SamplerKind;
+use crate::eval::PoolSelection;
 
 /// Options of sampling.
 #[derive(Args, Clone, Debug)]
@@ -50,6 +51,15 @@ pub struct SampleArgs {
     /// Sample as many images per class as this time allows, for example 10m: a batch is timed, then the number is fixed
     #[arg(long, value_name = "TIME", value_parser = parse_duration, conflicts_with = "ipc")]
     pub budget: Option<Duration>,
+    /// Draw so many images per class, and keep the best --ipc of them
+    #[arg(long, value_name = "N", value_parser = images_per_class(), conflicts_with = "budget")]
+    pub pool: Option<u32>,
+    /// Which images of the pool are kept
+    #[arg(long, value_name = "WAY", default_value = "mix", requires = "pool")]
+    pub select: PoolSelection,
+    /// Teacher that chooses them [default: the newest under OUT/teachers]
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath, requires = "pool")]
+    pub teacher: Option<PathBuf>,
     /// Sample only these classes: numbers or names, separated by commas [default: all]
     #[arg(long, value_name = "LIST", value_delimiter = ',')]
     pub classes: Vec<String>,

@@ -13,6 +13,9 @@ use crate::fail;
 use crate::run_dir::RunDir;
 use crate::train::{load_weights, read_metadata};
 
+/// The weights of a finished network.
+const FINAL: &str = "final.safetensors";
+
 pub fn run(args: &InspectArgs) -> Result<()> {
     let found = inspect(&args.path)?;
     if args.common.json { print(&to_json(&found)?) } else { print(outline(&found, 0).trim_end()) }
@@ -28,6 +31,9 @@ fn inspect(path: &Path) -> Result<Value> {
     if path.join("state.json").is_file() {
         return checkpoint(path);
     }
+    if path.join(FINAL).is_file() {
+        return network(path);
+    }
     if path.join("distilled.safetensors").is_file() || path.ends_with("distilled.safetensors") {
         return distilled(path);
     }
@@ -35,8 +41,8 @@ fn inspect(path: &Path) -> Result<Value> {
         return weights(path);
     }
     fail!(
-        "{}: expected a run's folder (config.toml), a checkpoint's (state.json), a distilled set (distilled.safetensors) \
-         or a .safetensors file",
+        "{}: expected a run's folder (config.toml), a checkpoint's (state.json), that of a trained network or teacher \
+         ({FINAL}), a distilled set (distilled.safetensors) or a .safetensors file",
         path.display()
     )
 }
@@ -74,6 +80,14 @@ fn checkpoint(folder: &Path) -> Result<Value> {
         let (tensors, values) = count(&folder.join(format!("{part}.safetensors")))?;
         out[part] = json!({ "tensors": tensors, "values": values });
     }
+    Ok(out)
+}
+
+/// A teacher's folder, or that of a run's network.
+fn network(folder: &Path) -> Result<Value> {
+    let mut out = weights(&folder.join(FINAL))?;
+    out["kind"] = out["metadata"]["kind"].take();
+    out["training"] = read_json(&folder.join("summary.json"))?;
     Ok(out)
 }
 

@@ -15,6 +15,7 @@ mod inspect;
 mod label;
 mod man;
 mod model_card;
+mod pool;
 mod presets;
 mod quality;
 mod report;
@@ -25,6 +26,7 @@ mod sample;
 mod sample_quality;
 mod teacher;
 mod train;
+mod trained;
 
 use std::io::Write;
 

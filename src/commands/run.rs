@@ -11,7 +11,7 @@ use super::{begin, fetch, print, sample, to_json, train};
 use crate::cli::{Common, RunArgs, SampleArgs};
 use crate::data::Split;
 use crate::error::Result;
-use crate::eval::Evaluation;
+use crate::eval::{Evaluation, PoolSelection};
 use crate::progress::{Console, duration};
 use crate::usage;
 
@@ -54,6 +54,9 @@ pub fn run(args: &RunArgs, console: &Console) -> Result<()> {
         run: Some(dir.root.clone()),
         sampling: args.sampling.clone(),
         budget: None,
+        pool: None,
+        select: PoolSelection::First,
+        teacher: None,
         classes: Vec::new(),
         name: None,
         to: None,

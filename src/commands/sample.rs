@@ -1,34 +1,32 @@
 //! `distill sample`: a distilled set from a trained run.
 
-use std::collections::BTreeMap;
+use std::iter;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
-use candle_core::{Device, Tensor};
 use serde::Serialize;
 use serde_json::json;
 
 use super::budget::images_within;
 use super::draw::Drawing;
 use super::dry_run::dry_run;
+use super::pool::Pool;
 use super::resolve::check_name;
+use super::trained::Trained;
 use super::{print, to_json};
 use crate::checksums::sha256;
-use crate::cli::{Common, SampleArgs, Sampling as SamplingArgs};
+use crate::cli::{SampleArgs, Sampling as SamplingArgs};
 use crate::config::{Config, Layers, Override};
 use crate::data::Class;
 use crate::diffusion::samplers::SamplerKind;
 use crate::distilled::{Listing, Provenance, Staging};
 use crate::environment::Environment;
 use crate::error::Result;
-use crate::models::unet::UNet;
-use crate::models::vae::Vae;
-use crate::nn::{Params, count};
 use crate::progress::{Console, duration};
 use crate::run_dir::RunDir;
-use crate::stages::{Generator, LatentStatistics, ModelCard, Sampling, read_trained};
-use crate::{fail, usage};
+use crate::stages::{ModelCard, Sampling};
+use crate::usage;
 
 pub fn run(args: &SampleArgs, console: &Console) -> Result<()> {
     let run = RunDir::open(args.run.as_deref().unwrap_or(&args.common.out))?;
@@ -79,6 +77,7 @@ pub fn sample(run: &RunDir, config: &Config, args: &SampleArgs, console: &Consol
     let start = Instant::now();
     let seed = args.common.seed.unwrap_or(0);
     let trained = Trained::load(run, &args.common)?;
+    let pool = Pool::of(args)?;
     let classes = chosen_classes(&args.classes, &trained.classes)?;
     let target = sets_of(run, args).join(set_name(args, config, seed, &classes, trained.classes.len())?);
     let staging = Staging::open(&target, args.overwrite)?; // a taken place is refused now, not after minutes of sampling
@@ -103,21 +102,30 @@ pub fn sample(run: &RunDir, config: &Config, args: &SampleArgs, console: &Consol
         config.sampler.steps,
         config.sampler.guidance
     ));
-    let named: Vec<(u32, u32)> = classes.iter().flat_map(|&class| (0..ipc).map(move |index| (class, index))).collect();
+    let of_class = pool.as_ref().map_or(ipc, |pool| pool.images);
+    let named: Vec<(u32, u32)> =
+        classes.iter().flat_map(|&class| (0..of_class).map(move |index| (class, index))).collect();
     let drawing = Drawing { generator: trained.generator(), sampling, named: &named, batch_size };
     let (batches, other) = staging.batches(&drawing.plan(run)?)?;
     if let Some(key) = other {
         console.warn(format!("{}: was begun with another {key}; its images are drawn anew", target.display()));
     }
     let drawn = drawing.draw(&batches, console)?;
-    let listing = listing(run, config, args, ipc, &trained, &named);
+    let (all, pixels) = (listing(run, config, args, ipc, &trained, &named), drawing.pixels(&batches, console));
+    let (listing, mut pixels): (_, Box<dyn Iterator<Item = _>>) = match &pool {
+        Some(pool) => {
+            let (kept, pixels) = pool.narrow(all, pixels, ipc, console)?;
+            (kept, Box::new(iter::once(Ok(pixels))))
+        }
+        None => (all, Box::new(pixels)),
+    };
     if args.to.is_none() {
         run.note(&target)?; // before the set stands: a line without a set names nothing, a set without a line is not the newest
     }
-    staging.finish(&listing, &mut drawing.pixels(&batches, console))?;
+    staging.finish(&listing, &mut pixels)?;
     Ok(Summary {
         distilled: target.display().to_string(),
-        images: named.len(),
+        images: listing.len(),
         seconds: drawn.seconds,
         images_per_second: drawn.images as f64 / drawn.seconds,
     })
@@ -150,71 +158,6 @@ fn listing(
             seed: args.common.seed.unwrap_or(0),
             details: details.as_object().cloned().unwrap_or_default(),
         },
-    }
-}
-
-/// The autoencoder of a run, and the description that stands beside it.
-pub fn load_vae(run: &RunDir, device: &Device) -> Result<(Vae, ModelCard)> {
-    let (card, weights) = read_trained(run, "vae", device)?;
-    let path = run.weights("vae").display().to_string();
-    check_count(&weights, count(|vb| Vae::new(&card.config.vae, vb))?, &path)?;
-    let params = Params::new(0, device);
-    let vae = Vae::new(&card.config.vae, params.builder())?;
-    params.assign(&weights, &path)?;
-    Ok((vae, card))
-}
-
-/// Refuses weights that are not as many as the configuration beside them says, before there is memory for a network that
-/// may be far larger than the file.
-fn check_count(weights: &BTreeMap<String, Tensor>, expected: usize, path: &str) -> Result<()> {
-    let found: usize = weights.values().map(Tensor::elem_count).sum();
-    if found != expected {
-        fail!(
-            "{path}: holds {found} values, its configuration asks for {expected}; it is of another configuration, train \
-             the stage again"
-        );
-    }
-    Ok(())
-}
-
-/// The networks of a finished run.
-struct Trained {
-    vae: Vae,
-    unet: UNet,
-    statistics: LatentStatistics,
-    config: Config,
-    /// Training steps of the UNet.
-    steps: u64,
-    classes: Vec<Class>,
-    device: Device,
-}
-
-impl Trained {
-    fn load(run: &RunDir, common: &Common) -> Result<Self> {
-        let device = common.device.open()?;
-        let (vae, _) = load_vae(run, &device)?;
-        let path = run.weights("unet");
-        let (card, weights) = read_trained(run, "unet", &device)?;
-        let Some(statistics) = card.latents else {
-            fail!("{}: states no latent statistics; train the unet stage again", path.display());
-        };
-        let (sizes, shape) = (&card.config.unet, card.config.latents(card.classes.len()));
-        check_count(&weights, count(|vb| UNet::new(sizes, shape, vb))?, &path.display().to_string())?;
-        let params = Params::new(0, &device);
-        let unet = UNet::new(sizes, shape, params.builder())?;
-        params.assign(&weights, &path.display().to_string())?;
-        Ok(Trained { vae, unet, statistics, config: card.config, steps: card.steps, classes: card.classes, device })
-    }
-
-    fn generator(&self) -> Generator<'_> {
-        Generator {
-            vae: &self.vae,
-            unet: &self.unet,
-            statistics: &self.statistics,
-            config: &self.config,
-            classes: self.classes.len(),
-            device: self.device.clone(),
-        }
     }
 }
 
@@ -260,6 +203,9 @@ fn set_name(args: &SampleArgs, config: &Config, seed: u64, chosen: &[u32], all: 
     let mut name = format!("{length}-guidance{}-steps{}", sampler.guidance, sampler.steps);
     if sampler.method != SamplerKind::Ddim {
         name += &format!("-{}", sampler.method.as_str());
+    }
+    if let Some(pool) = args.pool {
+        name += &format!("-pool{pool}-{}", args.select.as_str());
     }
     if sampler.eta != 0.0 {
         name += &format!("-eta{}", sampler.eta);

@@ -19,6 +19,7 @@ pub use features::Features;
 pub use finished::FinishedRuns;
 pub use optimizer::Optimizer;
 pub use protocol::{ConvNetSizes, Depth, Length, OptimizerKind, Plan, Protocol, Schedule, SoftTargets};
+pub use select::PoolSelection;
 pub use student::{RunResult, Targets, train_and_test, train_step};
 pub use teacher::{FOLDER as TEACHERS, Recipe, Teacher, TeacherCard, TeacherTask, write_teacher};
 pub use training_set::{PixelTable, TrainingSet};

@@ -1,7 +1,11 @@
 //! `distill quality`, `distill label` and the protocol `soft`, with a teacher of a minute.
 
+use std::collections::BTreeSet;
 use std::fs;
 
+use distill::distilled::DistilledSet;
+use distill::eval::Teacher;
+use distill::progress::{Console, Verbosity};
 use serde_json::Value;
 
 use crate::{Place, tiny};
@@ -107,4 +111,48 @@ fn training_measures_the_samples_that_sampling_would_draw() {
     assert_eq!(summary["best"]["name"], "fd", "{summary}");
     let error = place.fails(1, &format!("{} --overwrite", command.replace("/small", "/none")));
     assert!(error.contains("no finished teacher"), "{error}");
+}
+
+#[test]
+fn the_best_of_a_pool_are_kept() {
+    let place = Place::new();
+    place.ok(&format!("train {} --name one -q", tiny()));
+    assert!(place.fails(1, "sample --ipc 3 --pool 8").contains("distill teacher"));
+    place.ok("teacher --dataset shapes --arch convnet-d2-w16 --epochs 1 --set warmup=5 --name small -q");
+    assert!(place.fails(2, "sample --ipc 3 --pool 2").contains("less than the 3 images"));
+    assert!(place.fails(2, "sample --ipc 3 --select mix").contains("--pool"));
+
+    place.ok("sample --ipc 8 --name all");
+    let read = |name: &str| DistilledSet::read(&place.path(&format!("runs/one/distilled/{name}"))).unwrap();
+    let all = read("all").images;
+    let teacher = Teacher::open(&place.path("runs/teachers/small")).unwrap();
+    let logits = teacher.logits(&all, &Console::new(Verbosity::Quiet)).unwrap();
+    // log p(class) but for what all classes share, and the places of the three most certain images of class 4.
+    let log_p = |i: usize| {
+        let row = &logits[i * 10..][..10];
+        f64::from(row[i / 8]) - row.iter().map(|&v| f64::from(v).exp()).sum::<f64>().ln()
+    };
+    let mut certain: Vec<usize> = (4 * 8..5 * 8).collect();
+    certain.sort_by(|&a, &b| log_p(b).total_cmp(&log_p(a)));
+
+    for way in ["first", "confident", "clusters", "herding", "mix"] {
+        place.ok(&format!("sample --ipc 3 --pool 8 --select {way}"));
+        let set = read(&format!("ipc3-guidance1.5-steps4-pool8-{way}-seed0"));
+        assert_eq!(set.images.labels, (0..30).map(|i| i / 3).collect::<Vec<u16>>(), "{way}");
+        for (i, &index) in set.indices.iter().enumerate() {
+            assert_eq!(set.images.image(i), all.image(i / 3 * 8 + index as usize), "{way}: image {i}");
+        }
+        let of_class_4: Vec<usize> = set.indices[12..15].iter().map(|&index| 32 + index as usize).collect();
+        match way {
+            "first" => assert_eq!(of_class_4, [32, 33, 34]),
+            // The binary may compute in bf16, and then two may change places.
+            "confident" => assert!(of_class_4.iter().all(|i| certain[..4].contains(i)), "{of_class_4:?} of {certain:?}"),
+            _ => assert!(of_class_4.iter().collect::<BTreeSet<_>>().len() == 3, "{way}: {of_class_4:?}"),
+        }
+        let pool = &set.provenance.details["pool"];
+        assert_eq!((pool["images_per_class"].as_u64(), pool["selection"].as_str()), (Some(8), Some(way)));
+    }
+    let again = place.ok("sample --ipc 3 --pool 8 --select mix --classes 4,7 --name two");
+    assert!(again.contains("6 images"), "{again}");
+    assert_eq!(read("two").images.labels, [4, 4, 4, 7, 7, 7]);
 }

@@ -9,7 +9,7 @@ use candle_core::Device;
 use super::selected::selected;
 use super::subject::{Source, Subject};
 use crate::cli::{Common, EvalArgs, EvalSplit, Judging, VIEWS};
-use crate::commands::sample::load_vae;
+use crate::commands::trained::load_vae;
 use crate::commands::{fetch, import, to_json};
 use crate::data::{ImageSet, Split};
 use crate::distilled::{self, DistilledSet};

@@ -1,4 +1,10 @@
-//! Real images that stand for their class, chosen by their features: the baselines k-center and herding.
+//! Images that stand for their class, chosen by their features: of real ones the baselines k-center and herding, of
+//! generated ones what a larger pool is narrowed down to.
+
+mod k_means;
+mod pool;
+
+pub use pool::PoolSelection;
 
 use rayon::prelude::*;
 
@@ -10,7 +16,7 @@ use crate::usage;
 /// on: always the image farthest from those chosen. Indices in order of class, then of choice.
 pub fn k_center(features: &Features, of_class: &[Vec<usize>], per_class: usize) -> Result<Vec<usize>> {
     each_class(of_class, per_class, |members| {
-        let to_mean = distances(features, members, &mean(features, members));
+        let to_mean = squared_distances(features, members, &mean(features, members));
         let mut chosen = vec![extreme(&to_mean, |a, b| a < b)];
         let mut nearest = vec![f64::INFINITY; members.len()];
         loop {
@@ -19,7 +25,7 @@ pub fn k_center(features: &Features, of_class: &[Vec<usize>], per_class: usize) 
                 return chosen;
             }
             let centre: Vec<f64> = features.row(members[newest]).iter().map(|&v| v.into()).collect();
-            let to_newest = distances(features, members, &centre);
+            let to_newest = squared_distances(features, members, &centre);
             nearest.iter_mut().zip(&to_newest).for_each(|(near, d)| *near = near.min(*d));
             nearest[newest] = -1.0; // a twin of a chosen image is at 0
             chosen.push(extreme(&nearest, |a, b| a > b));
@@ -38,7 +44,7 @@ pub fn herding(features: &Features, of_class: &[Vec<usize>], per_class: usize) -
             // |mean - (sum + x) / n| is least where x is nearest to n mean - sum.
             let n = (chosen.len() + 1) as f64;
             let wanted: Vec<f64> = mean.iter().zip(&sum).map(|(m, s)| n * m - s).collect();
-            let mut off = distances(features, members, &wanted);
+            let mut off = squared_distances(features, members, &wanted);
             chosen.iter().for_each(|&i| off[i] = f64::INFINITY);
             let best = extreme(&off, |a, b| a < b);
             sum.iter_mut().zip(features.row(members[best])).for_each(|(s, &v)| *s += f64::from(v));
@@ -78,7 +84,7 @@ fn mean(features: &Features, members: &[usize]) -> Vec<f64> {
 }
 
 /// The squared distance of every member's features from a point.
-fn distances(features: &Features, members: &[usize], point: &[f64]) -> Vec<f64> {
+fn squared_distances(features: &Features, members: &[usize], point: &[f64]) -> Vec<f64> {
     let square = |(v, p): (&f32, &f64)| (f64::from(*v) - p) * (f64::from(*v) - p);
     members.iter().map(|&i| features.row(i).iter().zip(point).map(square).sum()).collect()
 }

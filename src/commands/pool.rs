@@ -1,0 +1,62 @@
+//! `distill sample --pool`: more images are drawn than are kept.
+
+use serde_json::{Value, json};
+
+use crate::cli::SampleArgs;
+use crate::data::ImageSet;
+use crate::distilled::Listing;
+use crate::error::Result;
+use crate::eval::{PoolSelection, Teacher};
+use crate::progress::Console;
+use crate::usage;
+
+/// The pool that a set is chosen from.
+pub struct Pool {
+    /// Images of each class in it.
+    pub images: u32,
+    selection: PoolSelection,
+    teacher: Teacher,
+}
+
+impl Pool {
+    /// None where `--pool` was not given.
+    pub fn of(args: &SampleArgs) -> Result<Option<Self>> {
+        let Some(images) = args.pool else { return Ok(None) };
+        if images < args.sampling.ipc {
+            usage!(
+                "--pool {images}: is less than the {} images of each class that are to be kept (--ipc)",
+                args.sampling.ipc
+            );
+        }
+        let teacher = Teacher::open(&Teacher::locate(args.teacher.as_deref(), &args.common.out)?)?;
+        Ok(Some(Pool { images, selection: args.select, teacher }))
+    }
+
+    /// The `per_class` images of each class that are kept of those that `all` lists, and their pixels: (N, H, W, 3).
+    /// `pixels` are those of all, some at a time.
+    pub fn narrow(
+        &self,
+        all: Listing,
+        pixels: impl Iterator<Item = Result<Vec<u8>>>,
+        per_class: u32,
+        console: &Console,
+    ) -> Result<(Listing, Vec<u8>)> {
+        let pixels = pixels.collect::<Result<Vec<_>>>()?.concat();
+        let drawn = ImageSet { pixels, labels: all.labels.clone(), size: all.size, classes: all.classes.clone() };
+        let chosen = self.selection.choose(&self.teacher, &drawn, per_class as usize, all.provenance.seed, console)?;
+        let kept = drawn.subset(&chosen);
+        let mut provenance = all.provenance;
+        provenance.details.insert("pool".into(), self.described());
+        let indices = chosen.iter().map(|&i| all.indices[i]).collect();
+        Ok((Listing { labels: kept.labels, indices, provenance, ..all }, kept.pixels))
+    }
+
+    /// What the set says of it.
+    fn described(&self) -> Value {
+        json!({
+            "images_per_class": self.images, "selection": self.selection,
+            "teacher": self.teacher.folder.file_name().unwrap_or_default().to_string_lossy(),
+            "teacher_sha256": self.teacher.sha256,
+        })
+    }
+}
