@@ -220,8 +220,8 @@ def set_hashed(network):
 
 
 def students_fixture(rng):
-    """For each student: logits, gradients as their norms and their products with hashes, and the losses of four updates of
-    the same images. The numbers of parameters of the full sizes."""
+    """For each student: logits, gradients as their norms and their products with hashes, the losses of four updates of the
+    same images, and a test's logits before these. The numbers of parameters of the full sizes."""
     images, labels = random_images(rng, 4, 32), torch.tensor([0, 3, 1, 4])
     x = normalized(images)
     tensors = {"images": images, "labels": labels.numpy().astype(np.uint8)}
@@ -237,6 +237,8 @@ def students_fixture(rng):
             loss.backward()
             if step == 0:
                 tensors[f"{name}.logits"] = logits.detach()
+                tensors[f"{name}.tested"] = network.eval()(x).detach()
+                network.train()
                 found = sorted(ours({n: p.grad for n, p in network.named_parameters()}).items())
                 gradients = [g.double().flatten() for _, g in found]
                 hashes = [torch.from_numpy(hashed(len(g), 1000 + i)).double() for i, g in enumerate(gradients)]

@@ -28,7 +28,7 @@ pub struct Sgd {
 impl Sgd {
     /// An optimizer of all parameters with `protocol`'s first learning rate.
     pub fn new(params: &Params, protocol: &Protocol) -> Result<Self> {
-        let params: Vec<Tensor> = params.named().into_iter().map(|(_, tensor)| tensor).collect();
+        let params: Vec<Tensor> = params.trainable().into_iter().map(|(_, tensor)| tensor).collect();
         let velocities = params.iter().map(|p| Ok(p.zeros_like()?)).collect::<Result<_>>()?;
         let Protocol { lr, momentum, weight_decay, .. } = *protocol;
         Ok(Sgd { params, velocities, lr, momentum, weight_decay })

@@ -1,6 +1,7 @@
 //! Layers: a config, a struct and `new(config, vb)`; a field's name is its weight's name.
 
 mod attention;
+mod batch_norm;
 mod conv;
 mod linear;
 mod norm;
@@ -9,6 +10,7 @@ mod resblock;
 mod time;
 
 pub use attention::AttentionBlock;
+pub use batch_norm::BatchNorm;
 pub use conv::{Conv2d, ConvConfig};
 pub use linear::{Linear, LinearConfig};
 pub use norm::GroupNorm;

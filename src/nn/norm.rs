@@ -7,7 +7,7 @@ use crate::error::Result;
 use crate::ops::{Activation, Norm, Tape, Value};
 
 /// As in PyTorch.
-const EPS: f32 = 1e-5;
+pub(super) const EPS: f32 = 1e-5;
 
 /// `weight` and `bias`: (channels).
 #[derive(Clone, Debug)]

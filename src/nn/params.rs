@@ -14,6 +14,14 @@ use crate::rng::Rng;
 
 type Vars = BTreeMap<String, Var>;
 
+/// The last words in the names of statistics, which layers keep beside their parameters and no optimizer changes.
+pub(super) const RUNNING_MEAN: &str = "running_mean";
+pub(super) const RUNNING_VAR: &str = "running_var";
+
+fn is_statistic(name: &str) -> bool {
+    name.ends_with(RUNNING_MEAN) || name.ends_with(RUNNING_VAR)
+}
+
 /// A network's parameters. [`Params::builder`] creates them while the network is built; afterwards they are listed in
 /// the order of their names, which is the order of the optimizer, the EMA and the files.
 #[derive(Clone)]
@@ -34,14 +42,24 @@ impl Params {
         VarBuilder::from_backend(Box::new(backend), DType::F32, self.device.clone())
     }
 
-    /// All parameters, sorted by name.
+    /// All parameters and statistics, sorted by name: what a file holds.
     pub fn named(&self) -> Vec<(String, Tensor)> {
         lock(&self.vars).iter().map(|(name, var)| (name.clone(), var.as_tensor().clone())).collect()
     }
 
+    /// All parameters, sorted by name: what an optimizer changes.
+    pub fn trainable(&self) -> Vec<(String, Tensor)> {
+        self.named().into_iter().filter(|(name, _)| !is_statistic(name)).collect()
+    }
+
+    /// All statistics, sorted by name.
+    pub fn statistics(&self) -> Vec<Tensor> {
+        self.named().into_iter().filter(|(name, _)| is_statistic(name)).map(|(_, tensor)| tensor).collect()
+    }
+
     /// The number of trainable values.
     pub fn count(&self) -> usize {
-        lock(&self.vars).values().map(|v| v.elem_count()).sum()
+        self.trainable().iter().map(|(_, tensor)| tensor.elem_count()).sum()
     }
 
     /// Sets every parameter from `tensors`; names and shapes must match exactly, in both directions.
@@ -79,8 +97,10 @@ pub fn count<T>(build: impl FnOnce(VarBuilder<'static>) -> Result<T>) -> Result<
 struct Counter(Arc<AtomicUsize>);
 
 impl SimpleBackend for Counter {
-    fn get(&self, shape: Shape, _: &str, _: Init, dtype: DType, device: &Device) -> candle_core::Result<Tensor> {
-        self.0.fetch_add(shape.elem_count(), Ordering::Relaxed);
+    fn get(&self, shape: Shape, name: &str, _: Init, dtype: DType, device: &Device) -> candle_core::Result<Tensor> {
+        if !is_statistic(name) {
+            self.0.fetch_add(shape.elem_count(), Ordering::Relaxed);
+        }
         Tensor::zeros((), dtype, device)?.broadcast_as(shape)
     }
 

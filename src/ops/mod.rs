@@ -6,6 +6,7 @@
 
 mod activate;
 mod attention;
+mod batch_norm;
 mod conv;
 pub mod cpu;
 #[cfg(any(feature = "cuda", cuda_emulated))]
@@ -17,6 +18,7 @@ pub mod tape;
 
 pub use activate::{activate, max_pool, mean_pixels};
 pub use attention::attention;
+pub use batch_norm::{BatchFactors, batch_norm};
 pub use conv::{Convolution, Input, Norm, conv2d, linear};
 pub use cpu::norm::Activation;
 pub use elementwise::{add, concat, embedding, flatten, gaussian_sample, overwrite, reshape, silu, weighted_sum};

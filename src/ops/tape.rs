@@ -88,6 +88,11 @@ impl Tape {
         Tape { nodes: RefCell::default(), leaves: RefCell::default(), recording, flops: Cell::new(0) }
     }
 
+    /// Whether it is for training.
+    pub fn is_recording(&self) -> bool {
+        self.recording
+    }
+
     /// Counts the multiplications and additions of a matrix product.
     pub fn count_flops(&self, flops: usize) {
         self.flops.set(self.flops.get() + flops as u64);

@@ -19,6 +19,8 @@ pub struct AdamW {
     pub eps: f64,
     pub weight_decay: f64,
     slots: Vec<Slot>,
+    /// Statistics of layers and their averages.
+    statistics: Vec<(Tensor, Tensor)>,
 }
 
 struct Slot {
@@ -74,8 +76,9 @@ impl AdamW {
         let slot = |((name, param), (_, ema)): ((String, Tensor), (String, Tensor))| {
             Ok(Slot { m: param.zeros_like()?, v: param.zeros_like()?, name, param, ema })
         };
-        let slots = params.named().into_iter().zip(ema.named()).map(slot).collect::<Result<_>>()?;
-        Ok(AdamW { beta1: 0.9, beta2: 0.99, eps: 1e-8, weight_decay, slots })
+        let slots = params.trainable().into_iter().zip(ema.trainable()).map(slot).collect::<Result<_>>()?;
+        let statistics = params.statistics().into_iter().zip(ema.statistics()).collect();
+        Ok(AdamW { beta1: 0.9, beta2: 0.99, eps: 1e-8, weight_decay, slots, statistics })
     }
 
     /// Where the parameters are.
@@ -159,6 +162,12 @@ impl AdamW {
                 chunks.zip(moments).zip(g.par_chunks(cpu::CHUNK)).for_each(|(((p, ema), (m, v)), g)| {
                     apply(&factors, p, ema, m, v, g);
                 });
+            })?;
+        }
+        for (value, average) in &self.statistics {
+            let value = Floats::of(value)?;
+            cpu::update(average, |average| {
+                average.iter_mut().zip(&*value).for_each(|(a, v)| *a += (1.0 - factors.ema) * (v - *a));
             })?;
         }
         Ok(())

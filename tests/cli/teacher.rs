@@ -9,7 +9,7 @@ use distill::progress::{Console, Verbosity};
 use crate::Place;
 use crate::resume::{signal, started};
 
-const TINY: &str = "teacher --dataset shapes --arch convnet-d2-w8 --set batch_size=32 --set warmup=5 --set ema_decay=0.9 \
+const TINY: &str = "teacher --dataset shapes --arch convnet-d2-w8-batch --set batch_size=32 --set warmup=5 --set ema_decay=0.9 \
                     --set checkpoint_every=7 --set log_every=5 --set validate_every=50";
 
 fn shapes(split: Split) -> ImageSet {
@@ -28,7 +28,7 @@ fn a_teacher_learns_and_says_how_well() {
     let quiet = Console::new(Verbosity::Quiet);
     let (card, test) = (&teacher.card, shapes(Split::Test));
     assert_eq!((card.dataset.as_str(), card.image_size, card.classes.len()), ("shapes", 32, 10));
-    assert_eq!((card.recipe.arch.as_str(), card.hold_out), ("convnet-d2-w8", false));
+    assert_eq!((card.recipe.arch.as_str(), card.hold_out), ("convnet-d2-w8-batch", false));
     assert_eq!(card.data_sha256, shapes(Split::Train).sha256());
     assert!((card.test_accuracy.unwrap() - accuracy).abs() < 1e-9);
     // The figure again, from the logits.

@@ -15,12 +15,14 @@ use distill::rng::Rng;
 use super::pytorch::{assert_close, bytes, fixture, image_set};
 use super::{CIFAR100, floats};
 
-const NAMES: [&str; 10] = [
+const NAMES: [&str; 12] = [
     "convnet-d2-w8-none",
     "convnet-d4-w8-group",
+    "convnet-d3-w8-batch",
     "convnet-d5-w8-layer",
     "resnet18-w4",
     "resnet18-w8-group",
+    "resnet18-w4-batch",
     "vgg11-w4",
     "alexnet-w8",
     "lenet",
@@ -54,9 +56,15 @@ fn set_hashed(params: &Params) {
         let values = values.map(|v| factor * v + f32::from(u8::from(norm))).collect();
         Tensor::from_vec(values, tensor.shape(), &Device::Cpu).unwrap()
     };
-    let named = params.named().into_iter().enumerate();
-    let tensors: BTreeMap<_, _> = named.map(|(i, (name, tensor))| (name.clone(), values(i, &name, &tensor))).collect();
+    let mut tensors = copies(params);
+    for (i, (name, tensor)) in params.trainable().into_iter().enumerate() {
+        tensors.insert(name.clone(), values(i, &name, &tensor));
+    }
     params.assign(&tensors, "hashes").unwrap();
+}
+
+fn copies(params: &Params) -> BTreeMap<String, Tensor> {
+    params.named().into_iter().map(|(name, tensor)| (name, tensor.copy().unwrap())).collect()
 }
 
 fn build(name: &str, size: usize, classes: usize) -> (Box<dyn Classifier>, Params) {
@@ -75,6 +83,7 @@ fn students_match_pytorch() {
     for name in NAMES {
         let (network, params) = build(name, 32, 5);
         set_hashed(&params);
+        let fresh = copies(&params);
         let tape = Tape::recording();
         let x = Value::constant(tensor(images.clone(), (4, 32, 32, 3)).unwrap());
         let logits = network.forward(&tape, &x).unwrap();
@@ -84,11 +93,14 @@ fn students_match_pytorch() {
             &floats(&fixture[&format!("{name}.logits")]),
             1e-4,
         );
+        let tested = network.forward(&Tape::inference(), &x).unwrap();
+        let expected = floats(&fixture[&format!("{name}.tested")]);
+        assert_close(&format!("{name}: tested"), &floats(tested.tensor()), &expected, 1e-4);
         let loss = cross_entropy(&tape, &logits, &labels).unwrap();
         let gradients = tape.backward(&loss).unwrap();
         let expected = floats(&fixture[&format!("{name}.gradients")]);
-        assert_eq!(expected.len(), 2 * params.named().len(), "{name}");
-        for (i, ((param, value), expected)) in params.named().iter().zip(expected.chunks(2)).enumerate() {
+        assert_eq!(expected.len(), 2 * params.trainable().len(), "{name}");
+        for (i, ((param, value), expected)) in params.trainable().iter().zip(expected.chunks(2)).enumerate() {
             let gradient = floats(gradients.get(value).unwrap());
             let hashes = hashed(gradient.len(), 1000 + i as u64);
             let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| f64::from(a * b)).sum::<f64>();
@@ -96,6 +108,7 @@ fn students_match_pytorch() {
             let tolerance = 1e-4 * (1.0 + expected[0]);
             assert_close(&format!("{name}: gradient of {param}"), &found, expected, tolerance);
         }
+        params.assign(&fresh, "the start").unwrap(); // running statistics have seen a batch
         let protocol = Protocol { lr: 0.02, ..Protocol::named("challenge").unwrap() };
         let mut optimizer = Optimizer::new(&params, &params, &protocol).unwrap();
         let targets = Targets::Hard(labels.clone());
@@ -116,7 +129,7 @@ fn students_have_the_sizes_of_the_benchmark() {
 
 #[test]
 fn every_parameter_of_every_student_gets_a_gradient_at_either_size() {
-    let names = ["convnet", "resnet18-w8", "vgg11-w8", "alexnet-w8", "lenet", "mlp", "vit-d1-w32"];
+    let names = ["convnet", "resnet18-w8", "resnet18-w8-batch", "vgg11-w8", "alexnet-w8", "lenet", "mlp", "vit-d1-w32"];
     for (name, size) in names.into_iter().flat_map(|name| [(name, 32), (name, 64)]) {
         let (network, params) = build(name, size, 10);
         let tape = Tape::recording();
@@ -128,7 +141,7 @@ fn every_parameter_of_every_student_gets_a_gradient_at_either_size() {
         assert_eq!(logits.dims(), [4, 10], "{name}");
         let loss = cross_entropy(&tape, &logits, &[0, 3, 6, 9]).unwrap();
         let gradients = tape.backward(&loss).unwrap();
-        for (param, tensor) in params.named() {
+        for (param, tensor) in params.trainable() {
             let gradient = floats(gradients.get(&tensor).unwrap());
             assert!(gradient.iter().all(|g| g.is_finite()), "{name}: {param}");
             assert!(gradient.iter().any(|&g| g != 0.0), "{name}: {param} has no gradient");

@@ -2,7 +2,7 @@
 
 use distill::error::Result;
 use distill::ops::reference::NormShape;
-use distill::ops::{Activation, Input, Norm, Tape, Value, reference};
+use distill::ops::{Activation, Input, Norm, Tape, Value, batch_norm, reference};
 
 use crate::check::{check, normal, normals, seen};
 
@@ -47,6 +47,25 @@ fn group_norm_agrees_for_other_sizes() {
     check_norm(&[5, 9, 1, 33], 3, Activation::Silu, true);
     check_norm(&[7, 1, 1, 16], 4, Activation::Identity, false); // groups of channels alone
     check_norm(&[2, 16, 16, 5], 5, Activation::Relu, false);
+}
+
+#[test]
+fn batch_norm_is_the_norm_of_one_image_that_holds_all_of_them() {
+    for dims in [[3, 5, 3, 12], [1, 7, 7, 2], [5, 9, 1, 33], [2, 40, 40, 24]] {
+        let channels = dims[3];
+        let pixels = dims[..3].iter().product();
+        let shape = NormShape { batch: 1, channels, groups: channels, pixels };
+        let op = |tape: &Tape, v: &[Value]| {
+            let found = batch_norm(tape, &v[0], &v[1], &v[2], EPS)?;
+            let (gamma, beta, act) = (found.factor, found.offset, Activation::Silu);
+            let norm = Norm { gamma, beta, scale_shift: None, groups: 0, act, eps: 0.0 };
+            seen(tape, &Input::of(&v[0]).normalized(norm), channels)
+        };
+        let plain = |v: &[Vec<f64>]| {
+            reference::group_norm(&shape, &v[0], &v[1], &v[2], None, Activation::Silu, f64::from(EPS))
+        };
+        check(&("batch_norm", dims), &normals("batch norm", &[&dims, &[channels], &[channels]]), op, plain);
+    }
 }
 
 /// A constant added to an image must not reach its normalized output: two passes keep the digits.

@@ -6,13 +6,13 @@ use candle_core::{Device, Tensor};
 use candle_nn::VarBuilder;
 
 use crate::error::Result;
-use crate::nn::GroupNorm;
+use crate::nn::{BatchNorm, GroupNorm};
 use crate::ops::{Activation, Input, Norm, Tape, Value};
 
 /// Groups of [`NormKind::Group`], as in the dataset-condensation benchmark.
 const GROUPS: usize = 4;
 
-/// The norms of the dataset-condensation benchmark, but for batch norm, each with a factor and an offset a channel.
+/// The norms of the dataset-condensation benchmark, each with a factor and an offset a channel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NormKind {
     None,
@@ -22,10 +22,13 @@ pub enum NormKind {
     Group,
     /// A whole image. The benchmark has a factor a value here, not a channel.
     Layer,
+    /// Each channel of all images together; tested with running statistics.
+    Batch,
 }
 
 impl NormKind {
-    pub const ALL: [NormKind; 4] = [NormKind::None, NormKind::Instance, NormKind::Group, NormKind::Layer];
+    pub const ALL: [NormKind; 5] =
+        [NormKind::None, NormKind::Instance, NormKind::Group, NormKind::Layer, NormKind::Batch];
 
     pub fn as_str(self) -> &'static str {
         match self {
@@ -33,6 +36,7 @@ impl NormKind {
             NormKind::Instance => "instance",
             NormKind::Group => "group",
             NormKind::Layer => "layer",
+            NormKind::Batch => "batch",
         }
     }
 }
@@ -45,34 +49,34 @@ impl fmt::Display for NormKind {
 
 /// A norm over `channels` channels, or none.
 #[derive(Clone, Debug)]
-pub struct ChannelNorm {
-    norm: Option<GroupNorm>,
-    channels: usize,
+pub enum ChannelNorm {
+    /// Of so many channels.
+    None(usize),
+    Group(GroupNorm),
+    Batch(BatchNorm),
 }
 
 impl ChannelNorm {
     /// `channels` must be a multiple of 4 for [`NormKind::Group`].
     pub fn new(kind: NormKind, channels: usize, vb: VarBuilder) -> Result<Self> {
         let groups = match kind {
-            NormKind::None => return Ok(ChannelNorm { norm: None, channels }),
+            NormKind::None => return Ok(ChannelNorm::None(channels)),
+            NormKind::Batch => return Ok(ChannelNorm::Batch(BatchNorm::new(channels, vb)?)),
             NormKind::Instance => channels,
             NormKind::Group => GROUPS,
             NormKind::Layer => 1,
         };
-        Ok(ChannelNorm { norm: Some(GroupNorm::new(groups, channels, vb)?), channels })
+        Ok(ChannelNorm::Group(GroupNorm::new(groups, channels, vb)?))
     }
 
     /// act(norm(`x`)), as the next layer reads it.
     pub fn of(&self, tape: &Tape, x: &Value, act: Activation) -> Result<Input> {
-        let norm = match &self.norm {
-            Some(norm) => norm.before(tape, None, act),
-            None => {
+        let norm = match self {
+            ChannelNorm::Group(norm) => norm.before(tape, None, act),
+            ChannelNorm::Batch(norm) => norm.before(tape, x, act)?,
+            &ChannelNorm::None(channels) => {
                 let constant = |value: f32| {
-                    Result::Ok(Value::constant(Tensor::from_vec(
-                        vec![value; self.channels],
-                        self.channels,
-                        &Device::Cpu,
-                    )?))
+                    Result::Ok(Value::constant(Tensor::from_vec(vec![value; channels], channels, &Device::Cpu)?))
                 };
                 let (gamma, beta) = (constant(1.0)?, constant(0.0)?);
                 Norm { gamma, beta, scale_shift: None, groups: 0, act, eps: 0.0 }

@@ -3,6 +3,7 @@
 
 pub mod activate;
 pub mod attention;
+pub mod batch_norm;
 pub mod conv;
 pub mod element;
 pub mod elementwise;

@@ -171,7 +171,7 @@ pub fn channel_sums<E: Element>(x: &[E], sums: &mut [f32]) {
 }
 
 #[multiversion(targets("x86_64+avx512f+avx512vl+avx512bw", "x86_64+avx2"))]
-fn centered_squares<E: Element>(x: &[E], mean: &[f32], sums: &mut [f32]) {
+pub fn centered_squares<E: Element>(x: &[E], mean: &[f32], sums: &mut [f32]) {
     for row in x.chunks_exact(sums.len()) {
         for ((s, x), m) in sums.iter_mut().zip(row).zip(mean) {
             *s += (x.widen() - m) * (x.widen() - m);
