@@ -6,6 +6,7 @@
 
 mod activate;
 mod attention;
+pub mod check;
 mod conv;
 pub mod cpu;
 #[cfg(any(feature = "cuda", cuda_emulated))]
