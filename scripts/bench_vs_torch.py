@@ -95,9 +95,10 @@ def chosen_modes(args):
 
 
 def check(work, args, folder):
-    """Writes the work's network, in f32 and as it is computed by default; the process ends where PyTorch disagrees."""
+    """Writes the work's network, as it is computed by default and, on the CPU, in f32; the process ends where PyTorch
+    disagrees."""
     files = []
-    for dtype in dict.fromkeys(["f32", args.dtype]):
+    for dtype in dict.fromkeys(["f32", args.dtype] if args.device == "cpu" else [args.dtype]):
         options = ["--only", work.kind, *work.options, "--batch", CHECK_BATCH, "--dtype", dtype, "--save", folder / dtype]
         files += distill_bench(work.config, *options, device=args.device, limit=left(args))
     try:
@@ -106,20 +107,21 @@ def check(work, args, folder):
         sys.exit(f"{work.name}: expected PyTorch's results in time, found none; nothing is timed")
     if not agree:
         sys.exit(f"{work.name}: expected PyTorch's results, found others (above); nothing is timed")
-    return files[0]
+    return files[-1]
 
 
 def peer(action, file, options, limit=LIMIT):
     """What bench_peer.py prints; none, and a word about it, where it does not work or takes longer than `limit` seconds."""
     options = [str(option) for option in options]
+    about = f"  skipped: PyTorch, {action} {' '.join(options)}"
     try:
         command = [sys.executable, PEER, action, file, *options]
         done = subprocess.run(command, capture_output=True, text=True, timeout=limit)
     except subprocess.TimeoutExpired:
-        return say(f"  skipped: PyTorch, {action} {' '.join(options)}: expected an end within {limit:.0f} s, found none")
+        return say(f"{about}: expected an end within {limit:.0f} s, found none")
     if done.returncode != 0:
         reason = (done.stderr.strip().splitlines() or ["no message"])[-1]
-        return say(f"  skipped: PyTorch, {action} {' '.join(options)}: expected exit code 0, found {done.returncode}: {reason}")
+        return say(f"{about}: expected exit code 0, found {done.returncode}: {reason}")
     return json.loads(done.stdout.splitlines()[-1])
 
 

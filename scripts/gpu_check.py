@@ -14,18 +14,19 @@ from types import SimpleNamespace
 import bench_vs_torch
 from bench_vs_torch import Work, say
 
-# Seconds that each part may take: under nine minutes together.
-LIMITS = {"check": 120, "run": 90, "table": 290}
+# Seconds that a part may take, and all of them: the table has what the parts before it leave, and half a minute at most.
+LIMITS, ALL = {"check": 120, "run": 90}, 500
+PARTS = ("check", "run", "table")
 SECONDS = 2.0
 # Steps of DDIM, and what a CPU takes instead.
 STEPS, FEW_STEPS = 50, 3
-# (work, images at once on a card, on a CPU). The goals are a card's, in bf16.
+# (work, images at once on a card, on a CPU, its part of the time). The goals are a card's, in bf16.
 TABLE = [
-    (Work("unet-train-8", "unet-train", "unet8", 1.2), 512, 16),
-    (Work("unet-train-16", "unet-train", "unet16", 1.2), 512, 4),
-    (Work("sample-32", "sample", "unet8", 1.5), 1000, 4),
-    (Work("student-epoch", "student-epoch", "unet8", 3.0), 256, 256),
-    (Work("convolutions-16", "convolutions", "unet16", None), 512, 4),
+    (Work("unet-train-8", "unet-train", "unet8", 1.2), 512, 16, 5),
+    (Work("unet-train-16", "unet-train", "unet16", 1.2), 512, 4, 5),
+    (Work("sample-32", "sample", "unet8", 1.5), 1000, 4, 4),
+    (Work("student-epoch", "student-epoch", "unet8", 3.0), 256, 256, 3),
+    (Work("convolutions-16", "convolutions", "unet16", None), 512, 4, 1),
 ]
 # Of single figures: images a second when sampling at 32 x 32, seconds of a student's whole training.
 IMAGES_GOAL, STUDENT_GOAL, EPOCHS = 1000.0, 30.0, 1000
@@ -63,7 +64,8 @@ def check(args):
 def run(args):
     on_cpu = args.device == "cpu"
     options = ["run", "--max-time", "10s" if on_cpu else "25s", "--epochs", "5" if on_cpu else "100", "--ipc", "10"]
-    found = distill(args, [*options, "--out", str(args.out / "runs"), "--name", "check", "--overwrite"], LIMITS["run"], args.out)
+    options += ["--out", str(args.out / "runs"), "--name", "check", "--overwrite"]
+    found = distill(args, options, LIMITS["run"], args.out)
     evaluations = found.get("evaluations", [])
     if evaluations and not on_cpu and evaluations[0]["accuracy_mean"] <= found["chance"]:
         found["error"] = f"expected a student better than chance, found {evaluations[0]['accuracy_mean']:.2f} %"
@@ -72,26 +74,26 @@ def run(args):
 
 def table(args):
     """The rows of the table, and what the card reaches at most."""
-    end = time.monotonic() + LIMITS["table"]
-    options = SimpleNamespace(device=args.device, dtype="auto", seconds=SECONDS, modes="bf16", until=end)
-    modes, rows, most = bench_vs_torch.chosen_modes(options), [], None
-    for place, (work, on_card, on_cpu) in enumerate(TABLE):
+    options = SimpleNamespace(device=args.device, dtype="auto", seconds=SECONDS, modes="bf16", until=args.until)
+    modes, rows, limit = bench_vs_torch.chosen_modes(options), [], None
+    for place, (work, on_card, on_cpu, part) in enumerate(TABLE):
         work = work._replace(batch=on_cpu if args.device == "cpu" else on_card, options=sampler(args))
-        # What is left, in equal parts for the works that are left.
-        left = end - time.monotonic()
-        options.until = time.monotonic() + left / (len(TABLE) - place)
+        left = args.until - time.monotonic()
+        options.until = time.monotonic() + left * part / sum(part for *_, part in TABLE[place:])
         with tempfile.TemporaryDirectory() as folder:
             try:
                 found = bench_vs_torch.compare(work, options, modes, Path(folder))
                 rows += [row for row in found if row["unit"] == "s"]
                 if modes and work.kind in ("unet-train", "convolutions"):
                     file = Path(folder) / "auto" / f"{work.kind}.safetensors"
-                    most = bench_vs_torch.peer("limit", file, ["--device", args.device], 60) or most
-                    share(rows[-1], most)
+                    if most := bench_vs_torch.peer("limit", file, ["--device", args.device], 60):
+                        share(rows[-1], most)
+                        limit = most["flops_per_second"]
             except (SystemExit, Exception) as problem:  # the other works still have something to say
                 rows.append(dict(work=work.name, error=str(problem)))
                 say(f"  FAILED: {problem}")
-    return {"rows": rows, "flops_per_second": most and most["flops_per_second"]}
+    wrong = sum("error" in row for row in rows)
+    return {"rows": rows, "flops_per_second": limit} | ({"error": f"{wrong} of them failed"} if wrong else {})
 
 
 def sampler(args):
@@ -101,9 +103,8 @@ def sampler(args):
 
 def share(row, most):
     """Adds the share of the device's limit in bf16 that ours and PyTorch reach."""
-    if most:
-        flops = most["flops_per_image"] * row["batch"] / most["flops_per_second"]
-        row |= {"share": flops / row["ours"], "peer_share": row["peer"] and flops / row["peer"]}
+    flops = most["flops_per_image"] * row["batch"] / most["flops_per_second"]
+    row |= {"share": flops / row["ours"], "peer_share": row["peer"] and flops / row["peer"]}
 
 
 def asked(command):
@@ -120,7 +121,8 @@ def machine(args):
         return asked(["nvidia-smi", "-i", number, "--format=csv,noheader", f"--query-gpu={what}"])
 
     on_cpu = args.device == "cpu"
-    found = {"device": args.device, "card": None if on_cpu else card("name"), "driver": None if on_cpu else card("driver_version")}
+    found = {"device": args.device, "card": None if on_cpu else card("name"), 
+             "driver": None if on_cpu else card("driver_version")}
     return found | {"pytorch": asked([sys.executable, "-c", "import torch; print(torch.__version__)"])}
 
 
@@ -132,51 +134,59 @@ def write(path, report):
 
 
 def figures(report):
-    """(what, figure, goal, reached) of single figures. Goals are a card's."""
+    """Single figures; on a CPU no goal is set."""
+
+    def beside(what, figure, goal=None, least=True):
+        goal = None if report["machine"]["device"] == "cpu" else goal
+        reached = None if goal is None else figure >= goal if least else figure <= goal
+        return dict(what=what, figure=figure, goal=goal, reached=reached)
+
     for row in report.get("table", {}).get("rows", []):
         if "error" in row:
             continue
         if row["work"] == "sample-32":
-            rate = row["images"] / row["ours"]
-            yield "sampled images a second", rate, IMAGES_GOAL, rate >= IMAGES_GOAL
+            yield beside("sampled images a second", row["images"] / row["ours"], IMAGES_GOAL)
         if row["work"] == "student-epoch":
-            seconds = EPOCHS * row["ours"]
-            yield f"seconds of {EPOCHS} student epochs, extrapolated", seconds, STUDENT_GOAL, seconds <= STUDENT_GOAL
+            what = f"seconds of {EPOCHS} student epochs, extrapolated"
+            yield beside(what, EPOCHS * row["ours"], STUDENT_GOAL, least=False)
         if row.get("share"):
-            yield f"{row['work']}, % of the limit in bf16", 100 * row["share"], None, None
-        if row["goal"] and row["ratio"]:
-            yield f"{row['work']}, PyTorch / ours", row["ratio"], row["goal"], row["ratio"] >= row["goal"]
+            yield beside(f"{row['work']}, % of the limit in bf16", 100 * row["share"])
+        if row["ratio"]:
+            yield beside(f"{row['work']}, PyTorch / ours", row["ratio"], row["goal"])
+
+
+def part(name, report, what):
+    """A line about a part that ran."""
+    found = report.get(name)
+    return [] if found is None else [f"{name:<10} {what(found)}  " + (f"FAILED: {found['error']}" if "error" in found else "ok")]
 
 
 def summary(report):
-    about = report.get("check", {}).get("environment", {})
-    lines = [f"{name:<10} {value or 'not known'}" for name, value in report["machine"].items()]
+    about, where = report.get("check", {}).get("environment", {}), report["machine"]
+    lines = [f"{name:<10} {value}" for name, value in where.items() if value]
     lines.append(f"{'distill':<10} {about.get('version', 'not known')}, commit {about.get('commit')}, {about.get('device')}")
-    if report["machine"]["device"] == "cpu":
-        batches = ", ".join(f"{work.name} {on_cpu}" for work, _, on_cpu in TABLE)
-        lines.append(f"on a CPU: batches of {batches}; {FEW_STEPS} steps of sampling; the goals are a card's")
-    if (found := report.get("check")) is not None:
-        counts = ", ".join(f"{found.get(name, '?')} {name}" for name in ("passed", "failed", "skipped"))
-        lines.append(f"{'check':<10} {counts}" + (f"  FAILED: {found['error']}" if "error" in found else "  ok"))
-    if (found := report.get("run")) is not None:
-        of = ", ".join(f"{e['on']} {e['accuracy_mean']:.1f} %" for e in found.get("evaluations", []))
-        lines.append(f"{'run':<10} {of}" + (f"  FAILED: {found['error']}" if "error" in found else "  ok"))
-    if (found := report.get("table")) is not None:
-        rows = found.get("rows", [])
-        lines += ["", bench_vs_torch.table([row for row in rows if "error" not in row])]
-        lines += [f"{row['work']}  FAILED: {row['error']}" for row in rows if "error" in row]
-        lines += [f"table  FAILED: {found['error']}"] if "error" in found else []
-        lines.append("")
-        for what, figure, goal, reached in report["figures"]:
-            verdict = "" if goal is None else f"  goal {goal:g}: {'reached' if reached else 'not reached'}"
-            lines.append(f"{what:<52} {figure:>9.2f}{verdict}")
+    if where["device"] == "cpu":
+        batches = ", ".join(f"{work.name} {on_cpu}" for work, _, on_cpu, _ in TABLE)
+        lines.append(f"on a CPU   batches of {batches}; {FEW_STEPS} steps of sampling; the goals below are a card's")
+    counts = lambda found: ", ".join(f"{found.get(name, '?')} {name}" for name in ("passed", "failed", "skipped"))
+    named = lambda found, on: "distilled" if on == found["distilled"] else on
+    accuracies = lambda found: ", ".join(
+        f"{named(found, e['on'])} {e['accuracy_mean']:.1f} %" for e in found.get("evaluations", []))
+    lines += part("check", report, counts) + part("run", report, accuracies)
+    rows = report.get("table", {}).get("rows", [])
+    lines += part("table", report, lambda _: f"{len(rows)} works")
+    lines += [f"  {row['work']}  FAILED: {row['error']}" for row in rows if "error" in row]
+    if timed := [row for row in rows if "error" not in row]:
+        lines += ["", bench_vs_torch.table(timed), ""]
+    for what, figure, goal, reached in map(dict.values, report["figures"]):
+        verdict = "" if goal is None else f"  goal {goal:g}: {'reached' if reached else 'not reached'}"
+        lines.append(f"{what:<52} {figure:>9.2f}{verdict}")
     return "\n".join(lines)
 
 
 def failed(report):
     """Whether something computes wrongly or did not run."""
-    parts = [report.get(name, {}) for name in LIMITS]
-    return any("error" in part for part in [*parts, *report.get("table", {}).get("rows", [])])
+    return any("error" in report.get(name, {}) for name in PARTS)
 
 
 def main():
@@ -184,8 +194,9 @@ def main():
     parser.add_argument("binary", type=Path, help="distill, built for this machine")
     parser.add_argument("--device", default="cuda:0", help="cuda:N, or cpu: the same way with small batches")
     parser.add_argument("--out", type=Path, default=Path("gpu_check"), metavar="DIR", help="where everything is written")
-    parser.add_argument("--only", choices=list(LIMITS), help="one part alone")
+    parser.add_argument("--only", choices=PARTS, help="one part alone")
     args = parser.parse_args()
+    args.until = time.monotonic() + ALL
     args.binary = args.binary.resolve()
     if not os.access(args.binary, os.X_OK):
         parser.error(f"{args.binary}: expected the program, found no file that can be run; build it, see docs/cuda.md")
@@ -195,13 +206,13 @@ def main():
     if libraries:
         os.environ["LD_LIBRARY_PATH"] = ":".join([*libraries, os.environ.get("LD_LIBRARY_PATH", "")]).strip(":")
     report, path = {"machine": machine(args)}, args.out / "gpu_check.json"
-    for name, part in (("check", check), ("run", run), ("table", table)):
+    for name, work in (("check", check), ("run", run), ("table", table)):
         if args.only not in (None, name):
             continue
-        say(f"{name} (at most about {LIMITS[name]} s) ...")
+        say(f"{name} ...")
         before = time.monotonic()
         try:
-            report[name] = part(args)
+            report[name] = work(args)
         except Exception as problem:  # the other parts still have something to say
             report[name] = {"error": f"{type(problem).__name__}: {problem}"}
         report[name]["seconds_taken"] = time.monotonic() - before

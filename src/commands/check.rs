@@ -37,6 +37,9 @@ const OF_OPS: Allowed = Allowed { f32: 1e-5, tf32: 3e-3, bf16: 3e-2 };
 /// Of what must be the same bits: the number of elements that differ.
 const NONE: Allowed = Allowed { f32: 0.0, tf32: 0.0, bf16: 0.0 };
 
+/// Compares what a device computes, with the kernels chosen before.
+type Comparison = dyn Fn(&Device) -> Result<Vec<Finding>>;
+
 /// One thing that is checked, with each of the device's sets of kernels.
 struct Check {
     /// The op or network, and what is special about it.
@@ -46,8 +49,7 @@ struct Check {
     allowed: Allowed,
     /// Whether GPUs have it.
     on_gpu: bool,
-    /// Compares what `device` computes with the kernels chosen now.
-    run: Box<dyn Fn(&Device) -> Result<Vec<Finding>>>,
+    run: Box<Comparison>,
 }
 
 /// The kernels of a check.
