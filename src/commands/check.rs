@@ -1,5 +1,5 @@
-//! `distill check`: whether a device computes what it should. Every op and its gradients, the optimizers, and ten steps of
-//! each network, in every precision; on the CPU with every set of kernels.
+//! `distill check`: whether a device computes what it should. Every op and its gradients, the optimizers, and ten steps
+//! of each network, in every precision; on the CPU with every set of kernels.
 
 mod draws;
 mod layers;
@@ -66,7 +66,8 @@ struct Line {
     shapes: String,
     dtype: String,
     kernels: &'static str,
-    /// The largest error, as a part of the largest value beside it; null where it is not a number or the check could not run.
+    /// The largest error, as a part of the largest value beside it; null where that is not a number or nothing was
+    /// compared.
     error: Option<f64>,
     allowed: f64,
     /// "ok", "FAILED" or "skipped".

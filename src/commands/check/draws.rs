@@ -13,8 +13,8 @@ use crate::ops::overwrite;
 use crate::rng::Rng;
 use crate::train::Batches;
 
-/// The first bits of the stream "check" of seed 0, and the first of 1,000 examples in that seed's batches, as they were found
-/// by another program.
+/// The first bits of the stream "check" of seed 0, and the first of 1,000 examples in that seed's batches, as a program of
+/// its own in Python found them.
 const BITS: [u32; 4] = [2_253_947_791, 1_502_840_684, 2_514_593_542, 3_986_895_526];
 const EXAMPLES: [usize; 8] = [211, 417, 624, 687, 2, 430, 229, 203];
 

@@ -45,7 +45,7 @@ fn normal(name: &str, step: u64, dims: &[usize], device: &Device) -> Result<Tens
     Ok(Tensor::from_vec(values, dims, device)?)
 }
 
-/// The losses of training as `train::Trainer` does it, on networks that `build` makes: one to train, one for its average.
+/// The losses of training as `train::Trainer` does it. `build` makes the network that is trained, and one for its average.
 fn train<N>(
     device: &Device,
     build: impl Fn(&Params) -> Result<N>,
