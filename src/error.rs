@@ -19,8 +19,8 @@ pub enum Error {
     /// The operating system refused a file operation: exit code 1.
     #[error("{path}: {source}{hint}", path = path.display(), hint = hint(source))]
     Io { path: PathBuf, source: std::io::Error },
-    /// A tensor operation failed, which no input should be able to cause: exit code 1.
-    #[error("tensor operation failed: {0}")]
+    /// A tensor operation failed, which no input should be able to cause but one too large for a GPU: exit code 1.
+    #[error("tensor operation failed: {0}{hint}", hint = hint_of_tensor(.0))]
     Tensor(#[from] candle_core::Error),
     /// Ctrl-C, SIGTERM or SIGHUP, after the work so far was saved: exit code 130, 143 or 129.
     #[error("interrupted")]
@@ -52,6 +52,12 @@ fn hint(error: &std::io::Error) -> &'static str {
         NotADirectory => "; a part of the path is a file, choose another place with --out or --data-dir",
         _ => "",
     }
+}
+
+/// What helps where a GPU's memory is full.
+fn hint_of_tensor(error: &candle_core::Error) -> &'static str {
+    let full = error.to_string().contains("OUT_OF_MEMORY");
+    if full { "; the GPU's memory is full: use a smaller batch_size, or --device cpu" } else { "" }
 }
 
 /// Attaches the path to an I/O error: `fs::read(path).at(path)?`.
@@ -93,4 +99,18 @@ macro_rules! usage {
 #[macro_export]
 macro_rules! fail {
     ($($arg:tt)*) => { return Err($crate::error::Error::Failed(format!($($arg)*))) };
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// As cudarc words it inside candle's error.
+    #[test]
+    fn a_full_gpu_is_told_with_its_remedy() {
+        let told = |text: &str| Error::from(candle_core::Error::Msg(text.into())).to_string();
+        let full = told("DriverError(CUDA_ERROR_OUT_OF_MEMORY, \"out of memory\")");
+        assert!(full.contains("smaller batch_size"), "{full}");
+        assert!(!told("shape mismatch in add").contains("batch_size"));
+    }
 }

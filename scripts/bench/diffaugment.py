@@ -14,7 +14,7 @@ CROP_SHIFT, CUTOUT_SIDE, MAX_SCALE, MAX_ANGLE = 0.125, 0.5, 1.2, math.radians(15
 
 def uniform(x, low, high):
     """A number for each image of x, to be broadcast over it."""
-    return torch.rand(len(x), 1, 1, 1) * (high - low) + low
+    return torch.rand(len(x), 1, 1, 1, device=x.device) * (high - low) + low
 
 
 def color(x):
@@ -25,17 +25,22 @@ def color(x):
     return (x - mean) * uniform(x, 0.5, 1.5) + mean
 
 
+def grid(x, *sizes):
+    """The indices of a box, where x is: a tensor for each of its sides."""
+    return torch.meshgrid(*(torch.arange(size, device=x.device) for size in sizes), indexing="ij")
+
+
 def pixel_grid(x):
     """(image, row, column) of every pixel, as three tensors."""
     batch, _, height, width = x.shape
-    return torch.meshgrid(torch.arange(batch), torch.arange(height), torch.arange(width), indexing="ij")
+    return grid(x, batch, height, width)
 
 
 def crop(x):
     size = x.shape[2]
     shift = int(size * CROP_SHIFT + 0.5)
     image, row, column = pixel_grid(x)
-    moved = lambda at: (at + torch.randint(-shift, shift + 1, (len(x), 1, 1)) + 1).clamp(0, size + 1)
+    moved = lambda at: (at + torch.randint(-shift, shift + 1, (len(x), 1, 1), device=x.device) + 1).clamp(0, size + 1)
     padded = F.pad(x, (1, 1, 1, 1)).permute(0, 2, 3, 1).contiguous()
     return padded[image, moved(row), moved(column)].permute(0, 3, 1, 2)
 
@@ -43,16 +48,16 @@ def crop(x):
 def cutout(x):
     size = x.shape[2]
     side = int(size * CUTOUT_SIDE + 0.5)
-    image, row, column = torch.meshgrid(torch.arange(len(x)), torch.arange(side), torch.arange(side), indexing="ij")
-    centre = lambda: torch.randint(0, size + 1 - side % 2, (len(x), 1, 1))
+    image, row, column = grid(x, len(x), side, side)
+    centre = lambda: torch.randint(0, size + 1 - side % 2, (len(x), 1, 1), device=x.device)
     placed = lambda at: (at + centre() - side // 2).clamp(0, size - 1)
-    mask = torch.ones(len(x), size, size)
+    mask = torch.ones(len(x), size, size, device=x.device)
     mask[image, placed(row), placed(column)] = 0
     return x * mask.unsqueeze(1)
 
 
 def flip(x):
-    return torch.where(torch.rand(len(x), 1, 1, 1) < 0.5, x.flip(3), x)
+    return torch.where(torch.rand(len(x), 1, 1, 1, device=x.device) < 0.5, x.flip(3), x)
 
 
 def resample(x, a, b, c, d):
@@ -64,7 +69,7 @@ def resample(x, a, b, c, d):
 
 def scale(x):
     factor = lambda: uniform(x, 1 / MAX_SCALE, MAX_SCALE).flatten()
-    zero = torch.zeros(len(x))
+    zero = torch.zeros(len(x), device=x.device)
     return resample(x, factor(), zero, zero, factor())
 
 

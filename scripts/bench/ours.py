@@ -18,17 +18,20 @@ def program():
     return path
 
 
-def distill_bench(config, *args):
-    """`distill bench` with a configuration of scripts/bench, on the CPU; returns what it prints, parsed."""
-    command = [program(), "bench", "--quiet", "--json", "--device", "cpu"]
+def distill_bench(config, *args, device="cpu", limit=None):
+    """`distill bench` with a configuration of scripts/bench, for at most `limit` seconds; returns what it prints, parsed."""
+    command = [program(), "bench", "--quiet", "--json", "--device", device]
     command += ["--config", ROOT / "scripts" / "bench" / f"{config}.toml", *map(str, args)]
-    done = subprocess.run(command, stdout=subprocess.PIPE)
+    try:
+        done = subprocess.run(command, stdout=subprocess.PIPE, timeout=limit)
+    except subprocess.TimeoutExpired:
+        sys.exit(f"{' '.join(map(str, command))}: expected an end within {limit:.0f} s, found none")
     if done.returncode != 0:
         sys.exit(f"{' '.join(map(str, command))}: expected exit code 0, found {done.returncode}; the reason is above")
     return json.loads(done.stdout)
 
 
-def measured(config, *args):
+def measured(config, *args, **options):
     """The one work that the arguments name."""
-    (result,) = distill_bench(config, *args)
+    (result,) = distill_bench(config, *args, **options)
     return result

@@ -1,6 +1,7 @@
 //! What can be typed: clap types only, one file a subject, and their translation into configuration keys.
 
 mod bench;
+mod check;
 mod common;
 mod data;
 mod eval;
@@ -18,6 +19,7 @@ mod teacher;
 mod train;
 
 pub use bench::BenchArgs;
+pub use check::CheckArgs;
 pub use common::{Common, Configuring, DType};
 pub use data::{DataAction, DataActionArgs, DataArgs, FetchArgs};
 pub use eval::{EvalArgs, EvalSplit, Judging, RowKind};
@@ -81,6 +83,11 @@ pub enum Command {
     Data(DataArgs),
     /// Measure training and sampling speed on this machine
     Bench(BenchArgs),
+    /// Check that this machine's device computes what it should: every op, the optimizers, ten steps of each network
+    ///
+    /// Ops and their gradients are compared with plain loops in double precision and, at the networks' sizes, with the CPU's
+    /// portable kernels in f32. Exit code 1 if a check failed.
+    Check(CheckArgs),
     /// Print a script that lets a shell complete commands, options and values
     Completions(CompletionsArgs),
     /// Print the manual page, or write a page for each command
@@ -104,6 +111,7 @@ impl Command {
             Command::Data(DataArgs { action: DataAction::Info(args) | DataAction::Verify(args) }) => Some(&args.common),
             Command::Data(DataArgs { action: DataAction::Fetch(args) }) => Some(&args.common),
             Command::Bench(args) => Some(&args.common),
+            Command::Check(args) => Some(&args.common),
             Command::Runs(_) | Command::Report(_) | Command::Presets(_) | Command::Completions(_) | Command::Man(_) => {
                 None
             }

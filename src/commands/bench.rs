@@ -1,6 +1,7 @@
 //! `distill bench`: time and peak memory of each kind of work, on random data. `--save` writes what the work computes
 //! instead, for scripts/bench_vs_torch.sh to compare.
 
+mod sampling;
 mod save;
 mod works;
 
@@ -31,7 +32,7 @@ struct Measurement {
     seconds_per_step: f64,
     images_per_second: f64,
     /// Most memory in use at once, less what was in use before any work (what an earlier work took and the allocator kept
-    /// counts, so name one with `--only` for a figure of its own); null where the system does not tell.
+    /// counts, so name one with `--only` for a figure of its own); null on a GPU, and where the system does not tell.
     peak_bytes: Option<u64>,
     environment: Environment,
 }
@@ -92,17 +93,30 @@ fn dry_run(kinds: &[Kind], json: bool) -> Result<()> {
     print(&kinds.iter().map(|kind| format!("{} (batch {})", kind.name, kind.batch)).collect::<Vec<_>>().join("\n"))
 }
 
-/// Repeats the work for about `seconds`, after one step to warm up. `idle`: bytes in use before any work.
+/// A GPU is waited for only as often as this many seconds pass, as in training, which hardly waits for it.
+const BETWEEN_WAITS: f64 = 0.2;
+
+/// Repeats the work for about `seconds`, after steps to warm up. `idle`: bytes in use before any work.
 fn measure(kind: &Kind, seconds: f64, idle: u64, config: &Config, device: &Device) -> Result<Measurement> {
     let Work { mut step, images, .. } = (kind.build)(config, kind.batch, device)?;
     reset_peak();
-    step(0)?;
-    let (start, mut times) = (Instant::now(), Vec::new());
-    while times.is_empty() || start.elapsed().as_secs_f64() < seconds {
+    let mut next = 0;
+    // The mean time of `steps` steps, to the end of the device's work.
+    let mut timed = |steps: u32| {
         interrupt::check()?;
         let before = Instant::now();
-        step(times.len() as u64 + 1)?;
-        times.push(before.elapsed().as_secs_f64());
+        for _ in 0..steps {
+            step(next)?;
+            next += 1;
+        }
+        device.synchronize()?;
+        Result::Ok(before.elapsed().as_secs_f64() / f64::from(steps))
+    };
+    timed(1)?;
+    let steps = if device.is_cpu() { 1 } else { (BETWEEN_WAITS / timed(1)?).clamp(1.0, 32.0) as u32 };
+    let (start, mut times) = (Instant::now(), Vec::new());
+    while times.is_empty() || start.elapsed().as_secs_f64() < seconds {
+        times.push(timed(steps)?);
     }
     let seconds_per_step = median(times);
     Ok(Measurement {
@@ -110,7 +124,7 @@ fn measure(kind: &Kind, seconds: f64, idle: u64, config: &Config, device: &Devic
         batch: kind.batch,
         seconds_per_step,
         images_per_second: images as f64 / seconds_per_step,
-        peak_bytes: resident("VmHWM").map(|peak| peak.saturating_sub(idle)),
+        peak_bytes: resident("VmHWM").filter(|_| device.is_cpu()).map(|peak| peak.saturating_sub(idle)),
         environment: Environment::of(device),
     })
 }

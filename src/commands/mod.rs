@@ -3,6 +3,7 @@
 mod begin;
 mod bench;
 mod budget;
+mod check;
 mod completions;
 mod data;
 mod draw;
@@ -57,6 +58,7 @@ pub fn run(command: &Command, console: &Console) -> Result<()> {
         Command::Import(args) => import::run(args, console),
         Command::Data(args) => data::run(&args.action, console),
         Command::Bench(args) => bench::run(args, console),
+        Command::Check(args) => check::run(args, console),
         Command::Runs(args) => runs::run(args),
         Command::Report(args) => report::run(args),
         Command::Presets(args) => presets::run(args),

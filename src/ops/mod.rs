@@ -7,6 +7,7 @@
 mod activate;
 mod attention;
 mod batch_norm;
+pub mod check;
 mod conv;
 pub mod cpu;
 #[cfg(any(feature = "cuda", cuda_emulated))]

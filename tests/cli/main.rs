@@ -1,5 +1,6 @@
 //! The binary itself, end to end, on the built-in data set in a tiny configuration.
 
+mod check;
 mod documents;
 mod errors;
 mod exchange;

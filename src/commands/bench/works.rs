@@ -6,6 +6,7 @@ use std::sync::Arc;
 use candle_core::{Device, Tensor};
 use candle_nn::VarBuilder;
 
+use super::sampling::sample;
 use crate::config::Config;
 use crate::data::{Class, Dataset, ImageSet};
 use crate::error::Result;
@@ -13,8 +14,8 @@ use crate::eval::{Augmentation, Optimizer, PixelTable, Protocol, Targets, train_
 use crate::models::students::{Classifier, ConvNet, ConvNetConfig, ConvNetSize, NormKind};
 use crate::models::unet::UNet;
 use crate::models::vae::Vae;
-use crate::nn::Params;
-use crate::ops::{self, Tape, Value};
+use crate::nn::{Conv2d, ConvConfig, Params};
+use crate::ops::{self, Input, Tape, Value};
 use crate::rng::Rng;
 use crate::train::{AdamW, StepSizes};
 
@@ -23,6 +24,8 @@ pub const CLASSES: usize = 100;
 /// Images of the student's epoch: ten a class, of CIFAR-100's size.
 const EPOCH: usize = 1000;
 const STUDENT_SIZE: usize = 32;
+/// Convolutions of the work `convolutions`.
+const CHAIN: usize = 8;
 
 /// A kind of work by name.
 pub struct Kind {
@@ -47,7 +50,7 @@ pub struct Work {
     pub images: usize,
 }
 
-type Forward = Rc<dyn Fn(&Tape) -> Result<(Value, Value)>>;
+pub type Forward = Rc<dyn Fn(&Tape) -> Result<(Value, Value)>>;
 
 pub fn kinds(config: &Config) -> Vec<Kind> {
     let (vae, unet) = (config.train.vae.batch_size, config.train.unet.batch_size);
@@ -57,6 +60,8 @@ pub fn kinds(config: &Config) -> Vec<Kind> {
         Kind { name: "vae-decode", batch: vae, build: vae_decode },
         Kind { name: "unet-train", batch: unet, build: unet_train },
         Kind { name: "unet-forward", batch: 2 * config.sampler.batch_size, build: unet_forward },
+        Kind { name: "convolutions", batch: unet, build: convolutions },
+        Kind { name: "sample", batch: config.sampler.batch_size, build: sample },
     ]
 }
 
@@ -150,10 +155,39 @@ fn unet_forward(config: &Config, batch: usize, device: &Device) -> Result<Work> 
     Ok(inference(params, inputs, predict, batch))
 }
 
+/// [`CHAIN`] of the UNet's 3 x 3 convolutions at full resolution, one after the other with nothing between them: the output,
+/// and all gradients.
+fn convolutions(config: &Config, batch: usize, device: &Device) -> Result<Work> {
+    let (params, shape, channels) = (Params::new(0, device), config.latents(CLASSES), config.unet.channels);
+    let layout = ConvConfig { bias: false, ..Default::default() };
+    let layer = |i| Conv2d::new(channels, channels, layout, params.builder().pp(format!("conv{i}")));
+    let (first, last) = ((1..CHAIN).map(layer).collect::<Result<Vec<_>>>()?, layer(CHAIN)?);
+    randomize(&params)?;
+    let dims = (batch, shape.size, shape.size, channels);
+    let (x, target) = (normal("x", dims, device)?, normal("target", dims, device)?);
+    let inputs = vec![("x", x.clone()), ("target", target.clone())];
+    let forward: Forward = Rc::new(move |tape: &Tape| {
+        let mut h = Value::constant(x.clone());
+        for layer in &first {
+            h = layer.forward(tape, &Input::of(&h))?;
+        }
+        let output = last.forward_f32(tape, &Input::of(&h))?;
+        let loss = ops::squared_error(tape, &output, &target, None)?;
+        Ok((output, loss))
+    });
+    let again = forward.clone();
+    let step = Box::new(move |_| {
+        let tape = Tape::recording();
+        let (_, loss) = again(&tape)?;
+        tape.backward(&loss).map(|_| ())
+    });
+    Ok(Work { params, inputs, forward, trains: true, step, images: batch })
+}
+
 type Inputs = Vec<(&'static str, Tensor)>;
 
 /// The UNet's inputs, and its output for them.
-fn prediction(
+pub fn prediction(
     net: UNet,
     config: &Config,
     batch: usize,
@@ -205,14 +239,14 @@ fn inference(params: Params, inputs: Inputs, output: impl Fn(&Tape) -> Result<Va
 }
 
 /// Gives every parameter random values of a usual size: no zeros in last layers, no ones in norms.
-fn randomize(params: &Params) -> Result<()> {
+pub fn randomize(params: &Params) -> Result<()> {
     let mut tensors = std::collections::BTreeMap::new();
     for (name, param) in params.named() {
         let values = Rng::stream(0, &format!("bench {name}"), 0, 0).normal(param.elem_count());
         let (offset, scale) = match param.dims() {
             [_] if name.contains("norm") && name.ends_with("weight") => (1.0, 0.2),
             [_] => (0.0, 0.2),
-            _ if name == "class" => (0.0, 1.0),
+            _ if name.ends_with("class") => (0.0, 1.0),
             dims => (0.0, (dims[0] as f32 / param.elem_count() as f32).sqrt()),
         };
         let values: Vec<f32> = values.iter().map(|v| offset + scale * v).collect();

@@ -1,0 +1,114 @@
+//! Ten training steps of a small VAE, UNet and ConvNet: their losses beside those of the CPU's portable kernels in f32.
+
+use candle_core::{Device, Tensor};
+
+use super::{Allowed, Check, on_portable_cpu};
+use crate::diffusion::{NoiseSchedule, Prediction};
+use crate::error::Result;
+use crate::eval::{Augmentation, Optimizer, Protocol, Targets, train_step};
+use crate::models::students::{ConvNet, ConvNetConfig, NormKind};
+use crate::models::unet::{LatentShape, UNet, UNetConfig};
+use crate::models::vae::{Vae, VaeConfig};
+use crate::nn::Params;
+use crate::ops::check::{Finding, largest};
+use crate::ops::{self, Tape, Value};
+use crate::rng::Rng;
+use crate::train::{AdamW, Batches, StepSizes};
+
+const STEPS: u64 = 10;
+/// Parts of the largest loss. A rounding that switches one ReLU of the student's changes more than any other.
+const OF_LOSSES: Allowed = Allowed { f32: 1e-4, tf32: 1e-2, bf16: 3e-2 };
+const BATCH: usize = 8;
+const CLASSES: usize = 10;
+
+pub fn checks() -> Vec<Check> {
+    let check = |name: &str, shapes: &str, losses: fn(&Device) -> Result<Vec<f64>>| Check {
+        name: format!("{name}, {STEPS} training steps"),
+        shapes: shapes.into(),
+        allowed: OF_LOSSES,
+        on_gpu: true,
+        run: Box::new(move |device| {
+            let (found, expected) = (losses(device)?, on_portable_cpu(losses)?);
+            Ok(vec![Finding::between("losses", &found, &expected, largest(&expected, 1e-6))?])
+        }),
+    };
+    vec![check("vae", "8x16x16x3", vae), check("unet", "8x8x8x4", unet), check("convnet", "8x32x32x3", convnet)]
+}
+
+pub fn unet_sizes() -> UNetConfig {
+    UNetConfig { channels: 32, channel_mult: vec![1, 2], blocks: 1, attention_at: vec![8, 4], head_dim: 16, groups: 8 }
+}
+
+/// Standard normal values of a step.
+fn normal(name: &str, step: u64, dims: &[usize], device: &Device) -> Result<Tensor> {
+    let values = Rng::stream(0, name, step as u32, 0).normal(dims.iter().product());
+    Ok(Tensor::from_vec(values, dims, device)?)
+}
+
+/// The losses of training as `train::Trainer` does it. `build` makes the network that is trained, and one for its average.
+fn train<N>(
+    device: &Device,
+    build: impl Fn(&Params) -> Result<N>,
+    loss: impl Fn(&N, &Tape, u64) -> Result<Value>,
+) -> Result<Vec<f64>> {
+    let (params, ema) = (Params::new(0, device), Params::new(0, device));
+    let (network, _) = (build(&params)?, build(&ema)?);
+    let mut optimizer = AdamW::new(&params, &ema, 0.01)?;
+    let mut losses = Vec::new();
+    for step in 0..STEPS {
+        let tape = Tape::recording();
+        let loss = loss(&network, &tape, step)?;
+        let sizes = StepSizes { step, learning_rate: 2e-3, clip_norm: 1.0, ema_decay: 0.99 };
+        losses.push(optimizer.update(&loss, &tape.backward(&loss)?, sizes)?.read()?.0);
+    }
+    Ok(losses)
+}
+
+fn vae(device: &Device) -> Result<Vec<f64>> {
+    let sizes = VaeConfig { channels: vec![16, 24], blocks: 1, groups: 8, latent_channels: 4 };
+    let build = |params: &Params| Vae::new(&sizes, params.builder());
+    train(device, build, |vae, tape, step| {
+        let images = normal("check images", step, &[BATCH, 16, 16, 3], device)?;
+        let moments = vae.encode(tape, &Value::constant(images.clone()))?;
+        let latents = ops::gaussian_sample(tape, &moments, &normal("check latents", step, &[BATCH, 8, 8, 4], device)?)?;
+        let error = ops::squared_error(tape, &vae.decode(tape, &latents)?, &images, None)?;
+        ops::weighted_sum(tape, &[(&error, 1.0), (&ops::gaussian_kl(tape, &moments)?, 1e-2)])
+    })
+}
+
+fn unet(device: &Device) -> Result<Vec<f64>> {
+    let shape = LatentShape { size: 8, channels: 4, classes: CLASSES };
+    let schedule = NoiseSchedule::cosine(1000);
+    let build = |params: &Params| UNet::new(&unet_sizes(), shape, params.builder());
+    train(device, build, |unet, tape, step| {
+        let mut rng = Rng::stream(0, "check times", step as u32, 0);
+        let times: Vec<usize> = (0..BATCH).map(|_| rng.below(schedule.len())).collect();
+        let classes: Vec<u32> = (0..BATCH).map(|_| rng.below(CLASSES + 1) as u32).collect();
+        let weights: Vec<f32> = times.iter().map(|&t| Prediction::V.loss_weight(schedule.snr(t), 5.0) as f32).collect();
+        let times: Vec<f32> = times.iter().map(|&t| t as f32).collect();
+        let dims = [BATCH, 8, 8, 4];
+        let noisy = Value::constant(normal("check noisy", step, &dims, device)?);
+        let target = normal("check target", step, &dims, device)?;
+        ops::squared_error(tape, &unet.forward(tape, &noisy, &times, &classes)?, &target, Some(&weights))
+    })
+}
+
+/// As `distill eval` trains a student: order, augmentation, SGD.
+fn convnet(device: &Device) -> Result<Vec<f64>> {
+    let (size, examples) = (32, 20);
+    let sizes = ConvNetConfig { depth: 3, width: 16, norm: NormKind::Instance, size, classes: CLASSES };
+    let params = Params::new(0, device);
+    let network = ConvNet::new(sizes, params.builder())?;
+    let mut optimizer = Optimizer::new(&params, &Params::new(0, device), &Protocol::named("challenge")?)?;
+    let (batches, pixels) = (Batches::new(0, examples, BATCH), size * size * 3);
+    let images = Rng::stream(0, "check pixels", 0, 0).normal(examples * pixels);
+    let mut losses = Vec::new();
+    for step in 0..STEPS {
+        let indices = batches.at(step);
+        let mut batch: Vec<f32> = indices.iter().flat_map(|&i| &images[i * pixels..][..pixels]).copied().collect();
+        Augmentation::draw(&mut Rng::stream(0, "check augment", step as u32, 0), BATCH, size).apply(&mut batch, size);
+        let labels = Targets::Hard(indices.iter().map(|&i| (i % CLASSES) as u16).collect());
+        losses.push(f64::from(train_step(&network, &mut optimizer, batch, size, &labels)?));
+    }
+    Ok(losses)
+}
