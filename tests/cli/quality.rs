@@ -146,7 +146,9 @@ fn the_best_of_a_pool_are_kept() {
         match way {
             "first" => assert_eq!(of_class_4, [32, 33, 34]),
             // The binary may compute in bf16, and then two may change places.
-            "confident" => assert!(of_class_4.iter().all(|i| certain[..4].contains(i)), "{of_class_4:?} of {certain:?}"),
+            "confident" => {
+                assert!(of_class_4.iter().all(|i| certain[..4].contains(i)), "{of_class_4:?} of {certain:?}")
+            }
             _ => assert!(of_class_4.iter().collect::<BTreeSet<_>>().len() == 3, "{way}: {of_class_4:?}"),
         }
         let pool = &set.provenance.details["pool"];

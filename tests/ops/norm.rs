@@ -61,9 +61,8 @@ fn batch_norm_is_the_norm_of_one_image_that_holds_all_of_them() {
             let norm = Norm { gamma, beta, scale_shift: None, groups: 0, act, eps: 0.0 };
             seen(tape, &Input::of(&v[0]).normalized(norm), channels)
         };
-        let plain = |v: &[Vec<f64>]| {
-            reference::group_norm(&shape, &v[0], &v[1], &v[2], None, Activation::Silu, f64::from(EPS))
-        };
+        let plain =
+            |v: &[Vec<f64>]| reference::group_norm(&shape, &v[0], &v[1], &v[2], None, Activation::Silu, f64::from(EPS));
         check(&("batch_norm", dims), &normals("batch norm", &[&dims, &[channels], &[channels]]), op, plain);
     }
 }

@@ -6,8 +6,8 @@ use super::{Allowed, Check, OF_OPS};
 use crate::error::Result;
 use crate::ops::check::{Op, Plain, against_plain, doubles, exact_in_bf16, normal, seen};
 use crate::ops::cpu::attention::AttentionShape;
-use crate::ops::reference::{self, activation};
-use crate::ops::{self, Activation, Input};
+use crate::ops::reference::{self, NormShape, activation};
+use crate::ops::{self, Activation, Input, Norm, Tape, Value};
 
 /// Batches of images (B, H, W, C): single pixels, odd sides, few channels and many.
 const SIZES: [[usize; 4]; 4] = [[1, 2, 3, 1], [3, 4, 6, 5], [2, 5, 7, 16], [5, 3, 3, 33]];
@@ -170,7 +170,7 @@ fn resampling() -> Result<Vec<Check>> {
     Ok(all)
 }
 
-/// Activations and poolings as ops of their own.
+/// Activations, poolings and batch norm as ops of their own.
 fn activations() -> Result<Vec<Check>> {
     let mut all = Vec::new();
     for dims @ [b, h, w, c] in SIZES {
@@ -184,8 +184,22 @@ fn activations() -> Result<Vec<Check>> {
         all.push(Check::plain("max_pool", x()?, Box::new(|t, v| ops::max_pool(t, &v[0])), largest));
         let mean: Box<Plain> = Box::new(move |v| reference::mean_pixels(&v[0], h * w, c));
         all.push(Check::plain("mean_pixels", x()?, Box::new(|t, v| ops::mean_pixels(t, &v[0])), mean));
+        let norm = NormShape { batch: 1, pixels: b * h * w, channels: c, groups: c };
+        let plain: Box<Plain> = Box::new(move |v| {
+            reference::group_norm(&norm, &v[0], &v[1], &v[2], None, Activation::Silu, f64::from(1e-5f32))
+        });
+        let inputs = normals("batch norm", &[&dims, &[c], &[c]])?;
+        all.push(Check::plain("batch_norm", inputs, Box::new(move |t, v| normalized_batch(t, v, c)), plain));
         let same: Box<Plain> = Box::new(|v| v[0].clone());
         all.push(Check::plain("flatten", x()?, Box::new(|t, v| ops::flatten(t, &v[0])), same));
     }
     Ok(all.into_iter().map(Check::only_on_cpu).collect())
+}
+
+/// silu of the batch norm of `v`: images, gamma and beta.
+fn normalized_batch(tape: &Tape, v: &[Value], channels: usize) -> Result<Value> {
+    let found = ops::batch_norm(tape, &v[0], &v[1], &v[2], 1e-5)?;
+    let (gamma, beta, act) = (found.factor, found.offset, Activation::Silu);
+    let norm = Norm { gamma, beta, scale_shift: None, groups: 0, act, eps: 0.0 };
+    seen(tape, &Input::of(&v[0]).normalized(norm), channels)
 }
