@@ -32,7 +32,7 @@ const NAMES: [&str; 12] = [
 const CONVNET: ConvNetSize = ConvNetSize { depth: 3, width: 128 };
 
 /// The values of `hashed` in the script.
-fn hashed(n: usize, salt: u64) -> Vec<f32> {
+pub fn hashed(n: usize, salt: u64) -> Vec<f32> {
     let value = |i: u64| {
         let x = (i * 2_654_435_761 + salt * 40_503 + 12_345) as u32;
         let x = (x ^ x >> 15).wrapping_mul(2_246_822_519);

@@ -2,6 +2,7 @@
 
 mod architectures;
 mod draws;
+mod inception;
 mod protocols;
 mod pytorch;
 mod quality;
