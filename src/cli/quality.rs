@@ -36,6 +36,10 @@ pub struct QualityArgs {
     /// Teacher in whose features images are compared [default: the newest under OUT/teachers]
     #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
     pub teacher: Option<PathBuf>,
+    /// Weights of Inception-v3 (.safetensors, PyTorch's names), to compare in its features too, with at most 10,000 real
+    /// images; about 20 images a second on two cores
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub inception: Option<PathBuf>,
     /// Real images to compare with
     #[arg(long, value_name = "SPLIT", default_value = "train")]
     pub against: Against,

@@ -1,10 +1,15 @@
 //! `distill quality`: what a distilled set's images are like beside real ones, in the features of a teacher.
 
+mod figures;
+mod inception;
+
 use std::path::Path;
 
 use candle_core::Device;
 use serde::Serialize;
 
+use self::figures::{Distances, Reference};
+use self::inception::{InInception, Judge};
 use super::eval::run_of;
 use super::resolve::shortened;
 use super::{fetch, print, to_json};
@@ -13,15 +18,13 @@ use crate::data::{ImageSet, Split};
 use crate::distilled::{self, DistilledSet};
 use crate::environment::Environment;
 use crate::error::Result;
-use crate::eval::quality::{Gaussian, frechet_distance, nearest, overlap};
+use crate::eval::quality::nearest;
 use crate::eval::{Features, Teacher};
 use crate::fs::{lock, make_folder, write_atomic};
 use crate::picture::save_grid;
 use crate::progress::Console;
 use crate::run_dir::newest_distilled;
 
-/// Real images beside which generated ones are counted: neighbours among more would take minutes.
-const MOST_IMAGES: usize = 10_000;
 /// Pairs in nearest.png, in rows of so many.
 const PAIRS: usize = 30;
 const COLUMNS: usize = 10;
@@ -30,11 +33,8 @@ const COLUMNS: usize = 10;
 #[derive(Clone, Debug, Serialize)]
 struct Figures {
     images: usize,
-    frechet: f64,
-    precision: f64,
-    recall: f64,
-    density: f64,
-    coverage: f64,
+    #[serde(flatten)]
+    distances: Distances,
     /// Share of the images that the teacher takes for what their label says.
     label_agreement: f64,
     /// Median distance of an image's features from its nearest train image's.
@@ -57,6 +57,9 @@ struct Quality {
     teacher_sha256: String,
     /// Percent of the test split that the teacher classifies correctly, if that is known.
     teacher_accuracy: Option<f64>,
+    /// Where Inception's weights were named.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    inception: Option<InInception>,
     environment: Environment,
 }
 
@@ -80,6 +83,8 @@ pub fn run(args: &QualityArgs, console: &Console) -> Result<()> {
         ));
     }
     let teacher = Teacher::open(&teacher_folder)?;
+    let judge = args.inception.as_deref().map(|file| Judge::open(file, out.join("eval/inception"), console));
+    let judge = judge.transpose()?;
     let generated = DistilledSet::read(&path)?.images;
     teacher.check(&generated)?;
     let load = |split| fetch::load(&dataset, split, generated.size, &args.common, console);
@@ -93,7 +98,8 @@ pub fn run(args: &QualityArgs, console: &Console) -> Result<()> {
     };
     make_folder(&output)?;
     let _lock = lock(&output.join(".lock"), "is measuring into this folder")?;
-    let scale = Scale::new(&teacher, &train, against, args.neighbours as usize, console)?;
+    let neighbours = args.neighbours as usize;
+    let scale = Scale::new(&teacher, &train, against, neighbours, console)?;
     let per_class = (generated.len() / generated.classes.len()).max(1);
     let counterpart = test.random_per_class(per_class.min(smallest_class(&test)), 0)?;
     let (figures, pairs) = scale.measure(&generated, console)?;
@@ -105,7 +111,8 @@ pub fn run(args: &QualityArgs, console: &Console) -> Result<()> {
         generated: figures,
         real,
         against: args.against.as_str().into(),
-        neighbours: args.neighbours as usize,
+        neighbours,
+        inception: judge.map(|judge| judge.measure(&generated, &counterpart, against, neighbours)).transpose()?,
         teacher: teacher_folder.display().to_string(),
         teacher_sha256: teacher.sha256.clone(),
         teacher_accuracy: teacher.card.test_accuracy,
@@ -129,11 +136,8 @@ fn smallest_class(set: &ImageSet) -> usize {
 /// The real images' side of every figure.
 struct Scale<'a> {
     teacher: &'a Teacher,
-    gaussian: Gaussian,
-    /// At most [`MOST_IMAGES`] of the images compared with.
-    some: Features,
+    reference: Reference,
     train: Features,
-    neighbours: usize,
 }
 
 impl<'a> Scale<'a> {
@@ -145,27 +149,19 @@ impl<'a> Scale<'a> {
         console: &Console,
     ) -> Result<Self> {
         let of_train = teacher.cached_features(train, console)?;
-        let features = teacher.cached_features(against, console)?;
-        let step = features.len().div_ceil(MOST_IMAGES).max(1);
-        let some = (0..features.len()).step_by(step).flat_map(|i| features.row(i).to_vec()).collect();
-        let some = Features { values: some, dims: features.dims };
-        Ok(Scale { teacher, gaussian: Gaussian::fit(&features)?, some, train: of_train, neighbours })
+        let reference = Reference::new(&teacher.cached_features(against, console)?, neighbours)?;
+        Ok(Scale { teacher, reference, train: of_train })
     }
 
     /// The figures of a set, and each image's nearest train image with the distance.
     fn measure(&self, set: &ImageSet, console: &Console) -> Result<(Figures, Vec<(usize, f64)>)> {
         let features = self.teacher.features(set, console)?;
-        let overlap = overlap(&self.some, &features, self.neighbours)?;
         let pairs = nearest(&features, &self.train);
         let mut distances: Vec<f64> = pairs.iter().map(|&(_, distance)| distance).collect();
         distances.sort_by(f64::total_cmp);
         let figures = Figures {
             images: set.len(),
-            frechet: frechet_distance(&self.gaussian, &Gaussian::fit(&features)?)?,
-            precision: overlap.precision,
-            recall: overlap.recall,
-            density: overlap.density,
-            coverage: overlap.coverage,
+            distances: self.reference.distances(&features)?,
             label_agreement: self.teacher.agreement(set, console)?,
             nearest_distance: distances[distances.len() / 2],
         };
@@ -191,16 +187,26 @@ fn draw_nearest(path: &Path, images: &ImageSet, train: &ImageSet, pairs: Vec<(us
 }
 
 fn table(result: &Quality) -> String {
-    let line = |name: &str, of: fn(&Figures) -> f64| {
-        format!("{name:<34} {:>12.4} {:>16.4}\n", of(&result.generated), of(&result.real))
+    let numbers = |name: &str, generated: f64, real: f64| format!("{name:<34} {generated:>12.4} {real:>16.4}\n");
+    let distances = |network: &str, generated: &Distances, real: &Distances| {
+        let lines: [(&str, fn(&Distances) -> f64); 5] = [
+            ("Frechet distance", |d| d.frechet),
+            ("precision", |d| d.precision),
+            ("recall", |d| d.recall),
+            ("density", |d| d.density),
+            ("coverage", |d| d.coverage),
+        ];
+        lines.map(|(name, of)| numbers(&format!("{network}{name}"), of(generated), of(real))).concat()
     };
-    format!("{:<34} {:>12} {:>16}\n", format!("against {} images", result.against), "generated", "real, of test")
-        + &line("images", |f| f.images as f64).replace(".0000", "     ")
-        + &line("Frechet distance", |f| f.frechet)
-        + &line("precision", |f| f.precision)
-        + &line("recall", |f| f.recall)
-        + &line("density", |f| f.density)
-        + &line("coverage", |f| f.coverage)
-        + &line("label agreement", |f| f.label_agreement)
-        + &line("distance to nearest train image", |f| f.nearest_distance)
+    let (generated, real) = (&result.generated, &result.real);
+    let mut out =
+        format!("{:<34} {:>12} {:>16}\n", format!("against {} images", result.against), "generated", "real, of test");
+    out += &format!("{:<34} {:>12} {:>16}\n", "images", generated.images, real.images);
+    out += &distances("", &generated.distances, &real.distances);
+    out += &numbers("label agreement", generated.label_agreement, real.label_agreement);
+    out += &numbers("distance to nearest train image", generated.nearest_distance, real.nearest_distance);
+    if let Some(found) = &result.inception {
+        out += &distances("Inception: ", &found.generated, &found.real);
+    }
+    out
 }

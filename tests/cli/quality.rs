@@ -1,14 +1,20 @@
 //! `distill quality`, `distill label` and the protocol `soft`, with a teacher of a minute.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::fs;
+use std::path::Path;
 
+use candle_core::{Device, Tensor};
+use distill::data::{Dataset, ImageSet, Split, load};
 use distill::distilled::DistilledSet;
-use distill::eval::Teacher;
+use distill::eval::quality::{Gaussian, frechet_distance};
+use distill::eval::{Features, Teacher};
+use distill::models::inception::{FEATURES, Inception};
 use distill::progress::{Console, Verbosity};
+use distill::rng::Rng;
 use serde_json::Value;
 
-use crate::{Place, tiny};
+use crate::{Place, folder, tiny};
 
 /// A place with a run, a set of 10 images a class and a teacher.
 fn ready() -> Place {
@@ -157,4 +163,53 @@ fn the_best_of_a_pool_are_kept() {
     let again = place.ok("sample --ipc 3 --pool 8 --select mix --classes 4,7 --name two");
     assert!(again.contains("6 images"), "{again}");
     assert_eq!(read("two").images.labels, [4, 4, 4, 7, 7, 7]);
+}
+
+/// Random weights of Inception-v3 in PyTorch's names, whose shapes a fixture knows.
+fn random_inception(path: &Path) {
+    let shapes = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/eval_inception.safetensors");
+    let mut weights = HashMap::new();
+    for (name, shape) in candle_core::safetensors::load(shapes, &Device::Cpu).unwrap() {
+        if name == "images" || name == "features" {
+            continue;
+        }
+        let shape: Vec<usize> = shape.to_vec1::<i64>().unwrap().into_iter().map(|n| n as usize).collect();
+        let mut add = |part: &str, shape: &[usize], mean: f32, spread: f32| {
+            let values = Rng::stream(5, &name, 0, 0).normal(shape.iter().product());
+            let values: Vec<f32> = values.into_iter().map(|v| mean + spread * v).collect();
+            weights.insert(format!("{name}.{part}"), Tensor::from_vec(values, shape, &Device::Cpu).unwrap());
+        };
+        add("conv.weight", &shape, 0.0, (2.0 / shape[1..].iter().product::<usize>() as f32).sqrt());
+        for (part, mean) in [("weight", 1.0), ("bias", 0.0), ("running_mean", 0.0), ("running_var", 1.0)] {
+            add(&format!("bn.{part}"), &shape[..1], mean, 0.0);
+        }
+    }
+    candle_core::safetensors::save(&weights, path).unwrap();
+}
+
+#[test]
+fn inceptions_features_are_compared_where_its_weights_are_named() {
+    let place = folder::place(&["a", "b", "c", "d", "e"]);
+    place.ok("train --config tiny.toml --name one -q");
+    place.ok("sample --ipc 2 --name two");
+    place.ok("teacher --dataset folder:pictures --image-size 16 --arch convnet-d2-w16 --epochs 1 --set warmup=2 -q");
+    random_inception(&place.path("weights.safetensors"));
+    let command = "quality --run runs/one --neighbours 1 --inception weights.safetensors";
+    let found = place.json(command);
+    // The same distance from the library's parts.
+    let network = Inception::open(&place.path("weights.safetensors")).unwrap();
+    let of = |images: &ImageSet| {
+        let values = network.features(&images.pixels, images.size).unwrap();
+        Gaussian::fit(&Features { values, dims: FEATURES }).unwrap()
+    };
+    let set = DistilledSet::read(&place.path("runs/one/distilled/two")).unwrap().images;
+    let dataset = Dataset::Folder(place.path("pictures"));
+    let train = load(&dataset, Split::Train, 16, None).unwrap();
+    let expected = frechet_distance(&of(&set), &of(&train)).unwrap();
+    let distance = found["inception"]["generated"]["frechet"].as_f64().unwrap();
+    assert!((distance - expected).abs() < 1e-6 * expected, "{distance}, by its parts {expected}");
+    assert_eq!(found["inception"]["real_images"], train.len());
+    assert_eq!(place.json(command), found, "with the features that were kept");
+    let none = place.fails(1, "quality --run runs/one --inception tiny.toml");
+    assert!(none.contains("tiny.toml") && none.contains("docs/quality.md"), "{none}");
 }

@@ -16,7 +16,7 @@ pub use task::TeacherTask;
 
 use super::student::{TEST_BATCH, all_batches, argmax};
 use super::{Features, PixelTable, view};
-use crate::checksums::{Checksums, check_file, sha256};
+use crate::checksums::{check_file, sha256};
 use crate::data::{Class, ImageSet, Normalization};
 use crate::distilled::SoftLabels;
 use crate::error::{AtPath, Error, Result};
@@ -27,7 +27,7 @@ use crate::ops::cpu::{Floats, isa, tensor};
 use crate::ops::{Tape, Value};
 use crate::order::Order;
 use crate::progress::Console;
-use crate::train::{FORMAT_VERSION, Finished, encode_weights, load_weights, read_metadata, save_weights};
+use crate::train::{FORMAT_VERSION, Finished, encode_weights, load_weights, read_metadata};
 use crate::{fail, interrupt};
 
 const WEIGHTS: &str = "final.safetensors";
@@ -183,22 +183,8 @@ impl Teacher {
         self.check(set)?;
         let images = set.sha256();
         let name = format!("features-{}.safetensors", &images[..16]);
-        let (path, sums) = (self.folder.join(&name), self.folder.join(&name).with_extension("sha256"));
-        let header = [self.sha256.clone(), images, isa::current().as_str().into()]; // kernels round in ways of their own
-        let kept = Checksums::check(&sums, &[&name]).and_then(|()| read_metadata::<[String; 3]>(&path));
-        if kept.is_ok_and(|kept| kept == header) {
-            let mut tensors = load_weights(&path, &Device::Cpu)?;
-            if let Some(kept) = tensors.remove("features") {
-                return Ok(Features { dims: kept.dims2()?.1, values: kept.flatten_all()?.to_vec1()? });
-            }
-        }
-        let features = self.features(set, console)?;
-        let shape = (features.len(), features.dims);
-        let tensor = Tensor::from_slice(&features.values, shape, &Device::Cpu)?;
-        let mut hashes = Checksums::default();
-        hashes.add(&name, save_weights(&path, &[("features".to_string(), tensor)], &header)?);
-        hashes.write(&sums)?;
-        Ok(features)
+        let of = [self.sha256.clone(), images, isa::current().as_str().into()]; // kernels round in ways of their own
+        Features::kept(&self.folder, &name, &of, || self.features(set, console))
     }
 
     /// Soft labels of `views` views of every image: view 0 is the image itself, every other one an augmentation of it as
