@@ -327,7 +327,7 @@ fn a_damaged_best_checkpoint_is_forgotten_at_once() {
     fs::write(dir.path().join("run/step-0000005/ema.safetensors"), b"").unwrap();
     let (mut state, folder) = Checkpoint::newest(&dir.path().join("run"), &quiet()).unwrap().unwrap();
     for (step, left) in [(10, Some(10)), (5, None)] {
-        state.best = Some(distill::train::Best { step, figure: 1.0 });
+        state.best = Some(distill::train::Best { step, name: "validation_loss".into(), figure: 1.0 });
         state.check_best(folder.parent().unwrap(), &quiet()).unwrap();
         assert_eq!(state.best.map(|best| best.step), left);
     }

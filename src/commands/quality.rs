@@ -189,14 +189,14 @@ fn draw_nearest(path: &Path, images: &ImageSet, train: &ImageSet, pairs: Vec<(us
 fn table(result: &Quality) -> String {
     let numbers = |name: &str, generated: f64, real: f64| format!("{name:<34} {generated:>12.4} {real:>16.4}\n");
     let distances = |network: &str, generated: &Distances, real: &Distances| {
-        let lines: [(&str, fn(&Distances) -> f64); 5] = [
-            ("Frechet distance", |d| d.frechet),
-            ("precision", |d| d.precision),
-            ("recall", |d| d.recall),
-            ("density", |d| d.density),
-            ("coverage", |d| d.coverage),
+        let lines = [
+            ("Frechet distance", generated.frechet, real.frechet),
+            ("precision", generated.precision, real.precision),
+            ("recall", generated.recall, real.recall),
+            ("density", generated.density, real.density),
+            ("coverage", generated.coverage, real.coverage),
         ];
-        lines.map(|(name, of)| numbers(&format!("{network}{name}"), of(generated), of(real))).concat()
+        lines.map(|(name, generated, real)| numbers(&format!("{network}{name}"), generated, real)).concat()
     };
     let (generated, real) = (&result.generated, &result.real);
     let mut out =

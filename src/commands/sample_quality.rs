@@ -7,6 +7,7 @@ use crate::eval::Teacher;
 use crate::eval::quality::{Gaussian, frechet_distance};
 use crate::progress::{Console, Verbosity};
 use crate::stages::Measure;
+use crate::train::Validation;
 
 /// A teacher, and held-out images in its features.
 pub struct SampleQuality {
@@ -32,7 +33,7 @@ impl SampleQuality {
     }
 
     /// The Fréchet distance of samples to the held-out images, and the share of them whose class the teacher sees.
-    fn figures(&self, samples: &ImageSet) -> Result<Vec<(&'static str, f64)>> {
+    fn figures(&self, samples: &ImageSet) -> Result<Validation> {
         let features = self.teacher.features(samples, &self.quiet)?;
         let distance = frechet_distance(&self.real, &Gaussian::fit(&features)?)?;
         Ok(vec![("fd", distance), ("label_agreement", self.teacher.agreement(samples, &self.quiet)?)])

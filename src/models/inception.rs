@@ -53,8 +53,11 @@ impl Inception {
     /// Reads a file of PyTorch's tensors; those of its classifier are left aside.
     pub fn open(path: &Path) -> Result<Self> {
         let name = path.display();
-        let tensors = candle_core::safetensors::load(path, &Device::Cpu)
-            .map_err(|e| Error::Failed(format!("{name}: cannot be read ({e}); {EXPECTED}")))?;
+        let tensors = candle_core::safetensors::load(path, &Device::Cpu);
+        let tensors: BTreeMap<String, Tensor> = tensors
+            .map_err(|e| Error::Failed(format!("{name}: cannot be read ({e}); {EXPECTED}")))?
+            .into_iter()
+            .collect();
         let mut layers = BTreeMap::new();
         for key in tensors.keys().filter_map(|key| key.strip_suffix(".conv.weight")) {
             let get = |part: &str| {

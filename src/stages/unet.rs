@@ -19,19 +19,21 @@ use crate::nn::Params;
 use crate::ops::{self, Tape, Value};
 use crate::picture::save_grid;
 use crate::rng::Rng;
-use crate::train::{Batches, Task};
+use crate::train::{Batches, Task, Validation};
 
 /// Sampling steps of the pictures drawn while training.
 const PICTURE_STEPS: usize = 20;
 /// Sampling steps of the images that are measured while training, which need a fast sampler.
 const MEASURED_STEPS: usize = 10;
 
+/// Says how good images are, as [`Task::validate`] does.
+type Figures<'a> = Box<dyn Fn(&ImageSet) -> Result<Validation> + 'a>;
+
 /// What is measured of sampled images while the UNet trains.
 pub struct Measure<'a> {
     /// Images sampled for it: of every class as many, or one more.
     pub images: usize,
-    /// Their figures, as [`Task::validate`] gives them.
-    pub figures: Box<dyn Fn(&ImageSet) -> Result<Vec<(&'static str, f64)>> + 'a>,
+    pub figures: Figures<'a>,
 }
 
 /// The weighted squared error of the network's prediction at random steps.
@@ -164,7 +166,7 @@ impl Task for UNetTask<'_> {
     }
 
     /// The averaged network's loss on fixed latents, steps and noise; first of all what is measured of its images.
-    fn validate(&self) -> Result<Vec<(&'static str, f64)>> {
+    fn validate(&self) -> Result<Validation> {
         let mut rng = Rng::stream(self.config.seed, "validation", 0, 0);
         let indices: Vec<usize> = (0..self.validation.len()).collect();
         let mut total = 0.0;

@@ -15,7 +15,7 @@ use crate::ops::{self, Tape, Value};
 use crate::picture::save_grid;
 use crate::progress::Console;
 use crate::rng::Rng;
-use crate::train::{Batches, Task};
+use crate::train::{Batches, Task, Validation};
 
 /// Mean squared error of pixels in [-1, 1] plus `kl_weight` times the KL term per latent element.
 pub struct VaeTask<'a> {
@@ -84,7 +84,7 @@ impl Task for VaeTask<'_> {
         ops::weighted_sum(tape, &[(&error, 1.0), (&kl, self.config.train.kl_weight as f32)])
     }
 
-    fn validate(&self) -> Result<Vec<(&'static str, f64)>> {
+    fn validate(&self) -> Result<Validation> {
         let indices = spread(self.validation.len(), VALIDATION_IMAGES);
         let mut total = 0.0;
         for batch in indices.chunks(BATCH) {

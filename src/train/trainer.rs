@@ -75,6 +75,9 @@ pub struct Keep {
     pub best: bool,
 }
 
+/// The figures of a validation with their names.
+pub type Validation = Vec<(&'static str, f64)>;
+
 /// What is trained.
 pub trait Task {
     /// The scalar loss of step `step`; its batch and noise follow from the step alone.
@@ -82,7 +85,7 @@ pub trait Task {
 
     /// Figures of the averaged weights on fixed data, for metrics.jsonl. The first one says which weights are best: the
     /// lower the better.
-    fn validate(&self) -> Result<Vec<(&'static str, f64)>>;
+    fn validate(&self) -> Result<Validation>;
 
     /// Draws samples of the averaged weights to `path` (PNG).
     fn draw(&self, path: &Path) -> Result<()>;

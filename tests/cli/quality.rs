@@ -1,6 +1,6 @@
 //! `distill quality`, `distill label` and the protocol `soft`, with a teacher of a minute.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
 
@@ -12,6 +12,7 @@ use distill::eval::{Features, Teacher};
 use distill::models::inception::{FEATURES, Inception};
 use distill::progress::{Console, Verbosity};
 use distill::rng::Rng;
+use distill::train::save_weights;
 use serde_json::Value;
 
 use crate::{Place, folder, tiny};
@@ -168,8 +169,9 @@ fn the_best_of_a_pool_are_kept() {
 /// Random weights of Inception-v3 in PyTorch's names, whose shapes a fixture knows.
 fn random_inception(path: &Path) {
     let shapes = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/eval_inception.safetensors");
-    let mut weights = HashMap::new();
-    for (name, shape) in candle_core::safetensors::load(shapes, &Device::Cpu).unwrap() {
+    let mut weights = Vec::new();
+    let shapes: BTreeMap<_, _> = candle_core::safetensors::load(shapes, &Device::Cpu).unwrap().into_iter().collect();
+    for (name, shape) in shapes {
         if name == "images" || name == "features" {
             continue;
         }
@@ -177,14 +179,14 @@ fn random_inception(path: &Path) {
         let mut add = |part: &str, shape: &[usize], mean: f32, spread: f32| {
             let values = Rng::stream(5, &name, 0, 0).normal(shape.iter().product());
             let values: Vec<f32> = values.into_iter().map(|v| mean + spread * v).collect();
-            weights.insert(format!("{name}.{part}"), Tensor::from_vec(values, shape, &Device::Cpu).unwrap());
+            weights.push((format!("{name}.{part}"), Tensor::from_vec(values, shape, &Device::Cpu).unwrap()));
         };
         add("conv.weight", &shape, 0.0, (2.0 / shape[1..].iter().product::<usize>() as f32).sqrt());
         for (part, mean) in [("weight", 1.0), ("bias", 0.0), ("running_mean", 0.0), ("running_var", 1.0)] {
             add(&format!("bn.{part}"), &shape[..1], mean, 0.0);
         }
     }
-    candle_core::safetensors::save(&weights, path).unwrap();
+    save_weights(path, &weights, &"weights of a test").unwrap();
 }
 
 #[test]

@@ -1,23 +1,22 @@
 //! Inception's features are those of torchvision's network with the distance's poolings (fixture from
 //! scripts/make_inception_fixture.py), and files that are none are refused.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use candle_core::{Device, Tensor};
 use distill::models::inception::{FEATURES, Inception};
+use distill::train::save_weights;
 
 use super::architectures::hashed;
 use super::floats;
 use super::pytorch::{assert_close, bytes, fixture};
 
 /// The weights of the script, by PyTorch's names.
-fn weights(fixture: &HashMap<String, Tensor>) -> HashMap<String, Tensor> {
-    let mut names: Vec<&String> =
-        fixture.keys().filter(|name| !["images", "features"].contains(&name.as_str())).collect();
-    names.sort();
-    let mut out = HashMap::new();
-    for (i, name) in names.into_iter().enumerate() {
+fn weights(fixture: &BTreeMap<String, Tensor>) -> BTreeMap<String, Tensor> {
+    let names = fixture.keys().filter(|name| !["images", "features"].contains(&name.as_str()));
+    let mut out = BTreeMap::new();
+    for (i, name) in names.enumerate() {
         let shape: Vec<usize> = fixture[name].to_vec1::<i64>().unwrap().into_iter().map(|n| n as usize).collect();
         let mut add = |part: &str, shape: &[usize], k: u64, centre: f32, scale: f32| {
             let values = hashed(shape.iter().product(), 5 * i as u64 + k).into_iter().map(|v| centre + scale * v);
@@ -34,13 +33,18 @@ fn weights(fixture: &HashMap<String, Tensor>) -> HashMap<String, Tensor> {
     out
 }
 
+fn save(weights: &BTreeMap<String, Tensor>, path: &Path) {
+    let named: Vec<(String, Tensor)> = weights.iter().map(|(name, tensor)| (name.clone(), tensor.clone())).collect();
+    save_weights(path, &named, &"weights of a test").unwrap();
+}
+
 #[test]
 fn features_are_pytorchs() {
-    let fixture = fixture("inception");
+    let fixture = fixture("inception").into_iter().collect();
     let folder = tempfile::tempdir().unwrap();
     let file = |name: &str| folder.path().join(name);
     let mut weights = weights(&fixture);
-    candle_core::safetensors::save(&weights, file("whole.safetensors")).unwrap();
+    save(&weights, &file("whole.safetensors"));
     let network = Inception::open(&file("whole.safetensors")).unwrap();
     let found = network.features(&bytes(&fixture["images"]), 32).unwrap();
     let expected = floats(&fixture["features"]);
@@ -50,10 +54,10 @@ fn features_are_pytorchs() {
 
     let refused = |path: &Path| Inception::open(path).err().unwrap().to_string();
     weights.remove("Mixed_7c.branch1x1.bn.bias");
-    candle_core::safetensors::save(&weights, file("part.safetensors")).unwrap();
+    save(&weights, &file("part.safetensors"));
     assert!(refused(&file("part.safetensors")).contains("Mixed_7c.branch1x1.bn.bias is missing"));
     weights.retain(|name, _| name.starts_with("Conv2d"));
-    candle_core::safetensors::save(&weights, file("stem.safetensors")).unwrap();
+    save(&weights, &file("stem.safetensors"));
     assert!(refused(&file("stem.safetensors")).contains("Mixed_5b.branch1x1 is missing"));
     std::fs::write(file("none.safetensors"), "no tensors").unwrap();
     assert!(refused(&file("none.safetensors")).contains("expected Inception-v3"));

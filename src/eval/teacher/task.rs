@@ -12,7 +12,7 @@ use crate::ops::cpu::tensor;
 use crate::ops::{Tape, Value, cross_entropy};
 use crate::progress::{Console, Verbosity};
 use crate::rng::Rng;
-use crate::train::{Batches, Task};
+use crate::train::{Batches, Task, Validation};
 
 /// The mean cross-entropy over shuffled batches of shifted and mirrored images.
 pub struct TeacherTask<'a> {
@@ -78,7 +78,7 @@ impl Task for TeacherTask<'_> {
     }
 
     /// The averaged network's loss and accuracy.
-    fn validate(&self) -> Result<Vec<(&'static str, f64)>> {
+    fn validate(&self) -> Result<Validation> {
         let (accuracy, loss) = self.judge(self.validation, &Console::new(Verbosity::Quiet))?;
         Ok(vec![("validation_loss", loss), ("validation_accuracy", accuracy)])
     }
