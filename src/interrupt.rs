@@ -1,12 +1,17 @@
 //! Ctrl-C (SIGINT), SIGTERM and SIGHUP: the first asks the work to save itself and stop, the second ends the process at
 //! once. Every file is written under a temporary name and renamed, so neither leaves a part of one.
 
+use std::cell::Cell;
 use std::sync::atomic::{AtomicI32, Ordering};
 
 use crate::error::{Error, Result};
 
 /// The signal that asked for a stop; 0 before.
 static SIGNAL: AtomicI32 = AtomicI32::new(0);
+
+thread_local! {
+    static DEFERRED: Cell<bool> = const { Cell::new(false) };
+}
 
 /// Starts to listen for signals. What the caller had set to be ignored stays so: `nohup` does that with SIGHUP.
 #[cfg(unix)]
@@ -50,7 +55,15 @@ pub fn requested() -> bool {
 
 /// Ends the work with [`Error::Interrupted`] if a stop was asked for.
 pub fn check() -> Result<()> {
-    if requested() { Err(Error::Interrupted) } else { Ok(()) }
+    if requested() && !DEFERRED.get() { Err(Error::Interrupted) } else { Ok(()) }
+}
+
+/// Work that comes to its end first: on this thread [`check`] lets it go on.
+pub fn deferred<T>(work: impl FnOnce() -> T) -> T {
+    let before = DEFERRED.replace(true);
+    let out = work();
+    DEFERRED.set(before);
+    out
 }
 
 /// The exit code of work that a signal ended, as shells count it: 128 and the signal's number (Ctrl-C 130).

@@ -42,7 +42,7 @@ pub struct Training {
     #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
     pub teacher: Option<PathBuf>,
     /// Samples that it measures each time
-    #[arg(long, value_name = "N", default_value_t = 1000, value_parser = clap::value_parser!(u32).range(2..=100_000))]
+    #[arg(long, value_name = "N", default_value_t = 1000, value_parser = clap::value_parser!(u32).range(2..=100_000), requires = "teacher")]
     pub fd_images: u32,
     #[command(flatten)]
     pub configuring: Configuring,

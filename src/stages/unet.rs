@@ -191,7 +191,7 @@ impl Task for UNetTask<'_> {
             (0..PICTURE_ROWS as u32).flat_map(|row| (0..columns).map(move |column| (class(column), row))).collect();
         let sampling =
             Sampling { steps: PICTURE_STEPS.min(self.schedule.len()), ..Sampling::of(self.config, self.config.seed) };
-        let pixels = self.generator().sample(&images, &sampling, &|| Ok(()))?;
+        let pixels = self.generator().sample(&images, &sampling, &interrupt::check)?;
         let size = self.config.image_size;
         let images: Vec<&[u8]> = pixels.chunks(size * size * 3).collect();
         save_grid(path, &images, size, columns, 2)

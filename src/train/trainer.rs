@@ -233,16 +233,18 @@ impl Trainer<'_> {
         }
         let mut better = false;
         if due.sample {
-            let figures = task.validate()?;
+            // A stop meanwhile waits: the step is saved with its figures.
+            let figures = interrupt::deferred(|| task.validate())?;
             metrics.write(step, &figures)?;
             better = self.keep.best && state.note(&figures);
-            task.draw(&self.picture(step))?;
+            interrupt::deferred(|| task.draw(&self.picture(step)))?;
             metrics.picture(step, &self.picture(step))?;
         }
-        if due.stop || better || due.checkpoint {
+        let stop = due.stop || due.sample && interrupt::requested();
+        if stop || better || due.checkpoint {
             state.save(&self.dir, &self.parts(optimizer), metrics.text(), self.keep.last)?;
         }
-        if due.stop {
+        if stop {
             self.console.info(format!(
                 "{}: saved step {step}; the same command, but for --overwrite, goes on from there",
                 self.name

@@ -53,6 +53,32 @@ fn a_second_signal_ends_the_process_at_once_and_harms_nothing() {
     assert!(String::from_utf8_lossy(&stderr).contains("vae: goes on from step"), "goes on after it");
 }
 
+/// What a validation measures takes long, and only then is the step saved.
+#[test]
+fn a_signal_during_a_validation_loses_no_step() {
+    let place = Place::new();
+    place.ok("teacher --dataset shapes --arch convnet-d2-w8 --epochs 1 --set warmup=5 -q");
+    let often = "--set train.sample_every=10 --set train.log_every=10 --set train.checkpoint_every=0";
+    let args = |name: &str| format!("train {} {often} --teacher runs/teachers --fd-images 3000 --name {name}", tiny());
+    place.ok(&args("unbroken"));
+    let metrics = |name: &str| fs::read_to_string(place.path("runs").join(name).join("unet/metrics.jsonl"));
+    let mut child = place.command(&args("broken")).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let start = Instant::now();
+    while !metrics("broken").is_ok_and(|text| text.contains("\"step\":10")) {
+        assert!(
+            start.elapsed() < Duration::from_secs(120) && child.try_wait().unwrap().is_none(),
+            "no line of step 10"
+        );
+        sleep(Duration::from_millis(5));
+    }
+    signal(&child, "INT");
+    let output = child.wait_with_output().unwrap();
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.code() == Some(130) && stderr.contains("unet: saved step 10"), "{stderr}");
+    place.ok(&args("broken"));
+    assert_eq!(metrics("unbroken").unwrap(), metrics("broken").unwrap());
+}
+
 #[test]
 fn under_nohup_a_closed_terminal_does_not_end_the_training() {
     let place = Place::new();
