@@ -42,7 +42,9 @@ using std::isfinite;
 
 static void __syncthreads();
 
+#include "../src/ops/cuda/kernels/activate.cu"
 #include "../src/ops/cuda/kernels/attention.cu"
+#include "../src/ops/cuda/kernels/augment.cu"
 #include "../src/ops/cuda/kernels/elementwise.cu"
 #include "../src/ops/cuda/kernels/input.cu"
 #include "../src/ops/cuda/kernels/optimizer.cu"

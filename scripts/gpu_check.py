@@ -168,7 +168,7 @@ def summary(report):
     if where["device"] == "cpu":
         batches = ", ".join(f"{work.name} {on_cpu}" for work, _, on_cpu, _ in TABLE)
         lines.append(f"on a CPU   batches of {batches}; {FEW_STEPS} steps of sampling; the goals below are a card's")
-    counts = lambda found: ", ".join(f"{found.get(name, '?')} {name}" for name in ("passed", "failed", "skipped"))
+    counts = lambda found: ", ".join(f"{found.get(name, '?')} {name}" for name in ("passed", "failed"))
     named = lambda found, on: "distilled" if on == found["distilled"] else on
     accuracies = lambda found: ", ".join(
         f"{named(found, e['on'])} {e['accuracy_mean']:.1f} %" for e in found.get("evaluations", []))

@@ -5,6 +5,8 @@ mod sampling;
 mod save;
 mod works;
 
+pub use works::random_images;
+
 use std::fs;
 use std::time::Instant;
 

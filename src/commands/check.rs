@@ -47,8 +47,6 @@ struct Check {
     /// Of its inputs.
     shapes: String,
     allowed: Allowed,
-    /// Whether GPUs have it.
-    on_gpu: bool,
     run: Box<Comparison>,
 }
 
@@ -70,9 +68,9 @@ struct Line {
     /// compared.
     error: Option<f64>,
     allowed: f64,
-    /// "ok", "FAILED" or "skipped".
+    /// "ok" or "FAILED".
     outcome: &'static str,
-    /// What is wrong, or why it was skipped.
+    /// What is wrong.
     reason: Option<String>,
 }
 
@@ -81,7 +79,6 @@ struct Report {
     environment: Environment,
     passed: usize,
     failed: usize,
-    skipped: usize,
     checks: Vec<Line>,
 }
 
@@ -105,12 +102,12 @@ pub fn run(args: &CheckArgs, console: &Console) -> Result<()> {
         }
     }
     let count = |outcome| lines.iter().filter(|line| line.outcome == outcome).count();
-    let (passed, failed, skipped) = (count("ok"), count("FAILED"), count("skipped"));
+    let (passed, failed) = (count("ok"), count("FAILED"));
     let all = lines.len();
     if args.common.json {
-        print(&to_json(&Report { environment, passed, failed, skipped, checks: lines })?)?;
+        print(&to_json(&Report { environment, passed, failed, checks: lines })?)?;
     } else {
-        print(&format!("{passed} checks passed, {failed} failed, {skipped} skipped"))?;
+        print(&format!("{passed} checks passed, {failed} failed"))?;
     }
     if failed > 0 {
         fail!(
@@ -212,11 +209,6 @@ impl Check {
             outcome: "FAILED",
             reason: None,
         };
-        if !device.is_cpu() && !self.on_gpu {
-            line.outcome = "skipped";
-            line.reason = Some("computes on the CPU only".into());
-            return line;
-        }
         match (self.run)(device) {
             Ok(findings) => line.judge(&findings),
             Err(error) => line.reason = Some(error.to_string()),
@@ -258,7 +250,7 @@ mod tests {
     fn outcome(error: f64) -> &'static str {
         let finding = Finding { of: "output".into(), error, found: 0.0, expected: 0.0, place: 0 };
         let run = Box::new(move |_: &Device| Ok(vec![finding.clone()]));
-        let check = Check { name: "op".into(), shapes: "1".into(), allowed: OF_OPS, on_gpu: true, run };
+        let check = Check { name: "op".into(), shapes: "1".into(), allowed: OF_OPS, run };
         check.line(&Device::Cpu, Kernels::Cpu(Isa::Portable)).outcome
     }
 
@@ -274,7 +266,7 @@ mod tests {
                 Ok(findings) => Ok(findings.clone()),
                 Err(problem) => fail!("{problem}"),
             });
-            let check = Check { name: "op".into(), shapes: "1".into(), allowed: NONE, on_gpu: true, run };
+            let check = Check { name: "op".into(), shapes: "1".into(), allowed: NONE, run };
             assert_eq!(check.line(&Device::Cpu, Kernels::Cpu(Isa::Portable)).outcome, "FAILED");
         }
     }

@@ -27,7 +27,7 @@ struct Summary {
 
 pub fn run(args: &LabelArgs, console: &Console) -> Result<()> {
     let out = &args.common.out;
-    args.common.device.open()?;
+    let device = args.common.device.open()?;
     let path = args.set.clone().map_or_else(|| newest_distilled(out), Ok)?;
     let folder = if path.ends_with(TENSOR_FILE) { folder_of(&path) } else { &path };
     let name = match &args.name {
@@ -38,7 +38,7 @@ pub fn run(args: &LabelArgs, console: &Console) -> Result<()> {
         None => format!("{}-soft", folder.file_name().unwrap_or_default().to_string_lossy()),
     };
     let target = folder_of(folder).join(name);
-    let teacher = Teacher::open(&Teacher::locate(args.teacher.as_deref(), out)?)?;
+    let teacher = Teacher::open(&Teacher::locate(args.teacher.as_deref(), out)?, &device)?;
     if args.common.dry_run {
         return print(&format!(
             "{} labels {} views an image\nwrites {}",

@@ -1,5 +1,7 @@
 //! `distill sample --pool`: more images are drawn than are kept.
 
+use candle_core::Device;
+
 use serde_json::{Value, json};
 
 use crate::cli::SampleArgs;
@@ -20,7 +22,7 @@ pub struct Pool {
 
 impl Pool {
     /// None where `--pool` was not given.
-    pub fn of(args: &SampleArgs) -> Result<Option<Self>> {
+    pub fn of(args: &SampleArgs, device: &Device) -> Result<Option<Self>> {
         let Some(images) = args.pool else { return Ok(None) };
         if images < args.sampling.ipc {
             usage!(
@@ -28,7 +30,7 @@ impl Pool {
                 args.sampling.ipc
             );
         }
-        let teacher = Teacher::open(&Teacher::locate(args.teacher.as_deref(), &args.common.out)?)?;
+        let teacher = Teacher::open(&Teacher::locate(args.teacher.as_deref(), &args.common.out)?, device)?;
         Ok(Some(Pool { images, selection: args.select, teacher }))
     }
 

@@ -5,7 +5,6 @@ mod inception;
 
 use std::path::Path;
 
-use candle_core::Device;
 use serde::Serialize;
 
 use self::figures::{Distances, Reference};
@@ -65,7 +64,7 @@ struct Quality {
 
 pub fn run(args: &QualityArgs, console: &Console) -> Result<()> {
     let out = &args.common.out;
-    args.common.device.open()?;
+    let device = args.common.device.open()?;
     let path = match &args.on {
         Some(path) => path.clone(),
         None => newest_distilled(args.run.as_deref().unwrap_or(out))?,
@@ -82,7 +81,7 @@ pub fn run(args: &QualityArgs, console: &Console) -> Result<()> {
             output.join("quality.json").display()
         ));
     }
-    let teacher = Teacher::open(&teacher_folder)?;
+    let teacher = Teacher::open(&teacher_folder, &device)?;
     let judge = args.inception.as_deref().map(|file| Judge::open(file, out.join("eval/inception"), console));
     let judge = judge.transpose()?;
     let generated = DistilledSet::read(&path)?.images;
@@ -116,7 +115,7 @@ pub fn run(args: &QualityArgs, console: &Console) -> Result<()> {
         teacher: teacher_folder.display().to_string(),
         teacher_sha256: teacher.sha256.clone(),
         teacher_accuracy: teacher.card.test_accuracy,
-        environment: Environment::of(&Device::Cpu), // where teachers compute
+        environment: Environment::of(&device),
     };
     write_atomic(&output.join("quality.json"), to_json(&result)?.as_bytes())?;
     console.info(format!("wrote {} and nearest.png", output.join("quality.json").display()));

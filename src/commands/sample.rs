@@ -77,7 +77,7 @@ pub fn sample(run: &RunDir, config: &Config, args: &SampleArgs, console: &Consol
     let start = Instant::now();
     let seed = args.common.seed.unwrap_or(0);
     let trained = Trained::load(run, &args.common)?;
-    let pool = Pool::of(args)?;
+    let pool = Pool::of(args, &trained.device)?;
     let classes = chosen_classes(&args.classes, &trained.classes)?;
     let target = sets_of(run, args).join(set_name(args, config, seed, &classes, trained.classes.len())?);
     let staging = Staging::open(&target, args.overwrite)?; // a taken place is refused now, not after minutes of sampling

@@ -1,5 +1,7 @@
 //! `distill train --teacher`: what a teacher says of samples while the UNet trains.
 
+use candle_core::Device;
+
 use crate::cli::Training;
 use crate::data::ImageSet;
 use crate::error::Result;
@@ -21,9 +23,9 @@ pub struct SampleQuality {
 
 impl SampleQuality {
     /// None where `--teacher` was not given. `held_out` are real images that samples are compared with.
-    pub fn of(training: &Training, held_out: &ImageSet) -> Result<Option<Self>> {
+    pub fn of(training: &Training, held_out: &ImageSet, device: &Device) -> Result<Option<Self>> {
         let Some(folder) = &training.teacher else { return Ok(None) };
-        let (teacher, quiet) = (Teacher::open(folder)?, Console::new(Verbosity::Quiet));
+        let (teacher, quiet) = (Teacher::open(folder, device)?, Console::new(Verbosity::Quiet));
         let real = Gaussian::fit(&teacher.features(held_out, &quiet)?)?;
         Ok(Some(SampleQuality { teacher, real, images: training.fd_images as usize, quiet }))
     }

@@ -82,7 +82,7 @@ struct Report {
 pub fn run(args: &TeacherArgs, console: &Console) -> Result<()> {
     let settings = Settings::of(args)?;
     let folder = settings.folder(args)?;
-    args.common.device.open()?;
+    let device = args.common.device.open()?;
     if args.common.dry_run {
         return dry_run(&settings, &folder, args);
     }
@@ -90,7 +90,7 @@ pub fn run(args: &TeacherArgs, console: &Console) -> Result<()> {
     let _lock = lock(&folder.join(".lock"), "is training this teacher")?;
     prepare(&settings, &folder, args)?;
     console.log_to(&folder.join("log.txt"))?;
-    let card = train(&settings, &folder, args, console)?;
+    let card = train(&settings, &folder, args, &device, console)?;
     let report = Report {
         teacher: folder.display().to_string(),
         held_out_accuracy: card.held_out_accuracy,
@@ -151,7 +151,13 @@ fn prepare(settings: &Settings, folder: &Path, args: &TeacherArgs) -> Result<()>
     write_atomic(&config, settings.to_toml()?.as_bytes())
 }
 
-fn train(settings: &Settings, folder: &Path, args: &TeacherArgs, console: &Console) -> Result<TeacherCard> {
+fn train(
+    settings: &Settings,
+    folder: &Path,
+    args: &TeacherArgs,
+    device: &Device,
+    console: &Console,
+) -> Result<TeacherCard> {
     let start = Instant::now();
     let Settings { dataset, image_size, seed, hold_out, recipe } = settings;
     let load = |split| fetch::load(dataset, split, *image_size, &args.common, console);
@@ -159,10 +165,10 @@ fn train(settings: &Settings, folder: &Path, args: &TeacherArgs, console: &Conso
     let held = all.subset(&all.held_out());
     let images = if *hold_out { all.hold_out().0 } else { all };
     let data_sha256 = images.sha256();
-    write_meta(folder, &data_sha256, images.len())?;
-    let params = || Params::new(Rng::stream(*seed, "teacher", 0, 0).next_u64(), &Device::Cpu);
+    write_meta(folder, &data_sha256, images.len(), device)?;
+    let params = || Params::new(Rng::stream(*seed, "teacher", 0, 0).next_u64(), device);
     let (params, ema) = (params(), params());
-    let task = TeacherTask::new(recipe, (&params, &ema), (&images, &held), dataset.normalization(), *seed)?;
+    let task = TeacherTask::new(recipe, (&params, &ema), (&images, &held), dataset.normalization(), *seed, device)?;
     let trainer = Trainer {
         name: "teacher",
         params: &params,
@@ -220,7 +226,7 @@ fn note(folder: &Path) -> Result<()> {
 }
 
 /// meta.json: where and on what it is trained. A teacher goes on only with the same images.
-fn write_meta(folder: &Path, data_sha256: &str, images: usize) -> Result<()> {
+fn write_meta(folder: &Path, data_sha256: &str, images: usize, device: &Device) -> Result<()> {
     #[derive(Serialize, Deserialize)]
     struct Meta {
         command: Vec<String>,
@@ -240,6 +246,6 @@ fn write_meta(folder: &Path, data_sha256: &str, images: usize) -> Result<()> {
         }
     }
     let command = std::env::args().collect();
-    let meta = Meta { command, environment: Environment::of(&Device::Cpu), data_sha256: data_sha256.into(), images };
+    let meta = Meta { command, environment: Environment::of(device), data_sha256: data_sha256.into(), images };
     write_atomic(&path, to_json(&meta)?.as_bytes())
 }

@@ -99,7 +99,7 @@ pub fn train(
     let set = fetch::load(&config.dataset, Split::Train, config.image_size, common, console)?;
     let held = set.held_out();
     let held = if held.is_empty() { (0..set.len()).collect() } else { held };
-    let quality = SampleQuality::of(training, &set.subset(&held))?; // before anything is removed
+    let quality = SampleQuality::of(training, &set.subset(&held), &device)?; // before anything is removed
     let _lock = begin::prepare(dir, config, training.overwrite, stage)?;
     console.log_to(&dir.log())?;
     begin::write_meta(resolved, dir, &set, &device, console)?;

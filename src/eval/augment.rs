@@ -8,6 +8,8 @@ use std::f32::consts::PI;
 
 use rayon::prelude::*;
 
+#[cfg(any(feature = "cuda", cuda_emulated))]
+use crate::ops::cuda::augment::Change;
 use crate::rng::Rng;
 
 /// Largest shift of a crop, as a part of the side.
@@ -87,14 +89,43 @@ impl Augmentation {
             }),
         }
     }
+
+    /// The number of images that it is for.
+    pub fn images(&self) -> usize {
+        match self {
+            Augmentation::Color(p) => p.len(),
+            Augmentation::Crop(p) => p.len(),
+            Augmentation::Cutout(p) => p.len(),
+            Augmentation::Flip(p) => p.len(),
+            Augmentation::Scale(p) => p.len(),
+            Augmentation::Rotate(p) => p.len(),
+        }
+    }
+
+    /// The same for the kernels of a GPU, a line an image of `size` x `size` pixels.
+    #[cfg(any(feature = "cuda", cuda_emulated))]
+    pub fn changes(&self, size: usize) -> Vec<Change> {
+        match self {
+            Augmentation::Color(p) => p.iter().map(|p| [1.0, p.brightness, p.saturation, p.contrast, 0.0]).collect(),
+            Augmentation::Crop(p) => p.iter().map(|&[y, x]| [2.0, y as f32, x as f32, 0.0, 0.0]).collect(),
+            Augmentation::Cutout(p) => {
+                let side = cutout_side(size) as f32;
+                p.iter().map(|&[y, x]| [3.0, y as f32, x as f32, side, 0.0]).collect()
+            }
+            Augmentation::Flip(p) => p.iter().map(|&turned| [4.0, f32::from(turned), 0.0, 0.0, 0.0]).collect(),
+            Augmentation::Scale(p) => p.iter().map(|&[x, y]| [5.0, x, 0.0, 0.0, y]).collect(),
+            Augmentation::Rotate(p) => {
+                let line = |(sin, cos): (f32, f32)| [5.0, cos, -sin, sin, cos];
+                p.iter().map(|angle| line(angle.sin_cos())).collect()
+            }
+        }
+    }
 }
 
-/// View `view` of image `index` of a set, in place of the image (size, size, 3): view 0 is the image itself, every other one
-/// is changed by an augmentation of its own. Soft labels of several views are of these.
-pub fn view(image: &mut [f32], size: usize, index: u32, view: u32) {
-    if view > 0 {
-        Augmentation::draw(&mut Rng::stream(0, "label-view", index, view), 1, size).apply(image, size);
-    }
+/// What makes view `view` of image `index` of a set of the image (size, size, 3): view 0 is the image itself, every other
+/// one is changed by an augmentation of its own. Soft labels of several views are of these.
+pub fn view(size: usize, index: u32, view: u32) -> Option<Augmentation> {
+    (view > 0).then(|| Augmentation::draw(&mut Rng::stream(0, "label-view", index, view), 1, size))
 }
 
 impl Color {

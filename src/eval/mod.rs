@@ -1,6 +1,7 @@
 //! The judge of a distilled set: students trained on it and tested on real images, by a named protocol.
 
 mod augment;
+mod batch_source;
 mod confusion;
 mod features;
 mod finished;
@@ -14,6 +15,7 @@ mod teacher;
 mod training_set;
 
 pub use augment::{Augmentation, Color, view};
+pub use batch_source::BatchSource;
 pub use confusion::{Confusion, Mistakes};
 pub use features::Features;
 pub use finished::FinishedRuns;

@@ -7,7 +7,10 @@ use candle_core::Tensor;
 use rand::RngCore;
 use serde::{Deserialize, Serialize};
 
-use super::{Augmentation, EpochMetrics, Mistakes, Optimizer, PixelTable, Schedule, SoftTargets, Trial, view};
+use super::{
+    Augmentation, BatchSource, EpochMetrics, Mistakes, Optimizer, PixelTable, Schedule, SoftTargets, TrainingSet,
+    Trial, view,
+};
 use crate::data::ImageSet;
 use crate::environment::Environment;
 use crate::error::Result;
@@ -82,9 +85,10 @@ fn train(
     metrics: &mut dyn FnMut(&EpochMetrics) -> Result<()>,
 ) -> Result<Vec<EpochMetrics>> {
     let (protocol, set) = (trial.protocol, trial.train);
-    let size = set.images.size;
     let plan = protocol.plan(set.images.len());
-    let batches = Batches { trial, run, pixels: PixelTable::new(trial.normalization) };
+    let batches = Batches { trial, run, source: BatchSource::new(set, trial.normalization, trial.device)? };
+    // A GPU would wait at each.
+    let read_every = if trial.device.is_cpu() { 1 } else { 32 };
     let average = Params::new(0, trial.device);
     build(trial, &average)?;
     let mut optimizer = Optimizer::new(params, &average, protocol)?;
@@ -95,7 +99,7 @@ fn train(
     while update < plan.updates {
         let epoch = epochs.len() as u32;
         let order = Rng::stream(trial.seed, "student-batch", run, epoch).permutation(set.images.len());
-        let (mut total, mut seen) = (0.0, 0);
+        let (mut total, mut seen, mut pending) = (0.0, 0, Vec::new());
         for indices in order.chunks(protocol.batch_size).take((plan.updates - update) as usize) {
             interrupt::check()?;
             if protocol.schedule == Schedule::Drop && update == plan.drop_at {
@@ -105,19 +109,26 @@ fn train(
             if let Some(lr) = protocol.lr_at(update, plan.updates) {
                 optimizer.set_lr(lr);
             }
-            let (images, targets) = batches.batch(indices, epoch, update);
-            let loss = train_step(network, &mut optimizer, images, size, &targets)?;
+            let (images, targets) = batches.batch(indices, epoch, update)?;
+            pending.push((train_step(network, &mut optimizer, images, &targets)?, indices.len()));
             update += 1;
-            if !loss.is_finite() {
-                fail!(
-                    "{label}: the loss at update {update} is {loss}, expected a finite number; look at the training \
-                     images, or lower the protocol's lr of {}",
-                    protocol.lr
-                );
-            }
-            total += f64::from(loss) * indices.len() as f64;
             seen += indices.len();
-            bar.update(u64::from(update), indices.len() as u64, Some(loss));
+            if pending.len() < read_every && seen < order.len() && update < plan.updates {
+                continue;
+            }
+            let first = update + 1 - pending.len() as u32;
+            for (update, (loss, images)) in (first..).zip(pending.drain(..)) {
+                let loss = loss.to_scalar::<f32>()?;
+                if !loss.is_finite() {
+                    fail!(
+                        "{label}: the loss at update {update} is {loss}, expected a finite number; look at the training \
+                         images, or lower the protocol's lr of {}",
+                        protocol.lr
+                    );
+                }
+                total += f64::from(loss) * images as f64;
+                bar.update(u64::from(update), images as u64, Some(loss));
+            }
         }
         let loss = (total / seen as f64) as f32;
         let done = EpochMetrics { run, epoch, update, loss, lr: optimizer.lr() };
@@ -131,25 +142,25 @@ fn train(
 struct Batches<'a> {
     trial: &'a Trial<'a>,
     run: u32,
-    pixels: PixelTable,
+    source: BatchSource<&'a TrainingSet>,
 }
 
 impl Batches<'_> {
     /// The images at `indices` as update `update` sees them, and what is to be learned of them.
-    fn batch(&self, indices: &[u32], epoch: u32, update: u32) -> (Vec<f32>, Targets) {
+    fn batch(&self, indices: &[u32], epoch: u32, update: u32) -> Result<(Tensor, Targets)> {
         let Trial { protocol, train: set, seed, .. } = *self.trial;
         let size = set.images.size;
-        let mut images = set.batch(&self.pixels, indices);
         let soft = protocol.soft_labels.zip(set.soft_labels.as_ref());
         let views = soft.filter(|_| protocol.augment).map_or(1, |(_, labels)| labels.views as u32);
         let seen = epoch % views;
-        if views > 1 {
-            let each = images.chunks_exact_mut(set.images.image_len()).zip(indices);
-            each.for_each(|(image, &index)| view(image, size, index, seen));
+        let changes = if views > 1 {
+            indices.iter().filter_map(|&index| view(size, index, seen)).collect()
         } else if protocol.augment {
             let mut rng = Rng::stream(seed, "student-augment", self.run, update);
-            Augmentation::draw(&mut rng, indices.len(), size).apply(&mut images, size);
-        }
+            vec![Augmentation::draw(&mut rng, indices.len(), size)]
+        } else {
+            Vec::new()
+        };
         let targets = match soft {
             None => Targets::Hard(indices.iter().map(|&i| set.images.labels[i as usize]).collect()),
             Some((how, labels)) => {
@@ -157,7 +168,7 @@ impl Batches<'_> {
                 Targets::Soft(indices.iter().flat_map(row).copied().collect(), how)
             }
         };
-        (images, targets)
+        Ok((self.source.batch(indices, &changes)?, targets))
     }
 }
 
@@ -169,28 +180,22 @@ pub enum Targets {
     Soft(Vec<f32>, SoftTargets),
 }
 
-/// One update on normalized pixels (B, size, size, 3); returns the mean loss before it: cross-entropy, or
+/// One update on normalized pixels (B, size, size, 3); returns the mean loss before it, a scalar: cross-entropy, or
 /// [`distillation_loss`].
 pub fn train_step(
     network: &dyn Classifier,
     optimizer: &mut Optimizer,
-    batch: Vec<f32>,
-    size: usize,
+    images: Tensor,
     targets: &Targets,
-) -> Result<f32> {
+) -> Result<Tensor> {
     let tape = Tape::recording();
-    let count = batch.len() / (size * size * 3);
-    let x = Value::constant(Tensor::from_vec(batch, (count, size, size, 3), &optimizer.device())?);
-    let logits = network.forward(&tape, &x)?;
+    let logits = network.forward(&tape, &Value::constant(images))?;
     let loss = match targets {
         Targets::Hard(labels) => cross_entropy(&tape, &logits, labels)?,
         Targets::Soft(labels, how) => distillation_loss(&tape, &logits, labels, how.temperature)?,
     };
-    let value = loss.scalar()?;
-    if value.is_finite() {
-        optimizer.step(&loss, &tape.backward(&loss)?)?;
-    }
-    Ok(value)
+    optimizer.step(&loss, &tape.backward(&loss)?)?;
+    Ok(loss.tensor().clone())
 }
 
 /// For each class, how many of its test images are classified correctly, and how many there are; and all mistakes.

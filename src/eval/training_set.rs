@@ -1,10 +1,14 @@
 //! What students train on: images as bytes, or as exact as a file has them, with hard and perhaps soft labels.
 
+#[cfg(any(feature = "cuda", cuda_emulated))]
+use candle_core::{Device, Tensor};
 use rayon::prelude::*;
 use sha2::{Digest, Sha256};
 
 use crate::data::{ImageSet, Normalization};
 use crate::distilled::SoftLabels;
+#[cfg(any(feature = "cuda", cuda_emulated))]
+use crate::error::Result;
 
 /// Images to judge.
 #[derive(Clone, Debug)]
@@ -56,6 +60,17 @@ impl TrainingSet {
         }
     }
 
+    /// All images (N, size, size, 3) on the CPU: bytes, or normalized values where the set has these.
+    #[cfg(any(feature = "cuda", cuda_emulated))]
+    pub(super) fn pixels(&self) -> Result<Tensor> {
+        let size = self.images.size;
+        let shape = (self.images.len(), size, size, 3);
+        Ok(match &self.exact {
+            None => Tensor::from_slice(&self.images.pixels, shape, &Device::Cpu)?,
+            Some(exact) => Tensor::from_slice(exact, shape, &Device::Cpu)?,
+        })
+    }
+
     /// SHA-256 in hex over everything that a student learns from: [`ImageSet::sha256`], and what goes beyond it.
     pub fn sha256(&self, with_soft_labels: bool) -> String {
         let images = self.images.sha256();
@@ -80,6 +95,12 @@ impl PixelTable {
         let Normalization { mean, std } = normalization;
         let value = |c: usize, level: usize| (level as f32 / 255.0 - mean[c]) / std[c];
         PixelTable(std::array::from_fn(|c| std::array::from_fn(|level| value(c, level))))
+    }
+
+    /// The value of each level in each channel.
+    #[cfg(any(feature = "cuda", cuda_emulated))]
+    pub(super) fn levels(&self) -> &[[f32; 256]; 3] {
+        &self.0
     }
 
     /// The images of `set` at `indices`, normalized: (indices.len(), size, size, 3).

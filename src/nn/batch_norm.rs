@@ -6,13 +6,12 @@ use candle_nn::{Init, VarBuilder};
 use super::norm::EPS;
 use super::params::{RUNNING_MEAN, RUNNING_VAR};
 use crate::error::Result;
-use crate::ops::cpu::{Floats, tensor, update};
-use crate::ops::{Activation, Norm, Tape, Value, batch_norm};
+use crate::ops::{Activation, Norm, Tape, Value, batch_norm, follow};
 
 /// The share of a new batch in the running statistics, as in PyTorch.
 const MOMENTUM: f32 = 0.1;
 
-/// All of (channels). Computes on the CPU only.
+/// All of (channels).
 #[derive(Clone, Debug)]
 pub struct BatchNorm {
     weight: Tensor,
@@ -44,22 +43,16 @@ impl BatchNorm {
 
     fn of_batch(&self, tape: &Tape, x: &Value) -> Result<(Value, Value)> {
         let found = batch_norm(tape, x, &tape.param(&self.weight), &tape.param(&self.bias), EPS)?;
-        let n = (x.tensor().elem_count() / found.mean.len()) as f32;
-        let unbiased = found.variance.iter().map(|v| v * n / (n - 1.0).max(1.0)).collect::<Vec<_>>();
-        for (running, of_batch) in [(&self.running_mean, &found.mean), (&self.running_var, &unbiased)] {
-            update(running, |running| {
-                running.iter_mut().zip(of_batch).for_each(|(r, b)| *r += MOMENTUM * (b - *r));
-            })?;
-        }
+        let n = (x.tensor().elem_count() / self.weight.elem_count()) as f32;
+        follow(&self.running_mean, &found.mean, 1.0, MOMENTUM)?;
+        follow(&self.running_var, &found.variance, n / (n - 1.0).max(1.0), MOMENTUM)?;
         Ok((found.factor, found.offset))
     }
 
     fn of_the_past(&self) -> Result<(Value, Value)> {
-        let (weight, bias) = (Floats::of(&self.weight)?, Floats::of(&self.bias)?);
-        let (mean, variance) = (Floats::of(&self.running_mean)?, Floats::of(&self.running_var)?);
-        let factor: Vec<f32> = weight.iter().zip(&*variance).map(|(w, v)| w / (v + EPS).sqrt()).collect();
-        let offset: Vec<f32> = bias.iter().zip(&*mean).zip(&factor).map(|((b, m), f)| b - m * f).collect();
-        let channels = factor.len();
-        Ok((Value::constant(tensor(factor, channels)?), Value::constant(tensor(offset, channels)?)))
+        let deviation = self.running_var.affine(1.0, f64::from(EPS))?.sqrt()?;
+        let factor = (&self.weight / deviation)?;
+        let offset = (&self.bias - (&self.running_mean * &factor)?)?;
+        Ok((Value::constant(factor), Value::constant(offset)))
     }
 }

@@ -10,6 +10,8 @@ use super::cpu::isa::{self, Precision};
 use super::cpu::norm::Activation;
 use super::cpu::pool;
 use super::cpu::{Values, cast, tensor};
+#[cfg(any(feature = "cuda", cuda_emulated))]
+use super::cuda;
 use super::tape::{InputGradients, Tape, Value};
 use crate::error::Result;
 use crate::fail;
@@ -17,17 +19,27 @@ use crate::fail;
 /// act(`input` + `residual`): (B, H', W', C) in the networks' type. The input is taken as a convolution takes it, norm
 /// and resampling included; the residual must be of the output's shape.
 pub fn activate(tape: &Tape, input: &Input, residual: Option<&Value>, act: Activation) -> Result<Value> {
-    match isa::current().precision() {
-        Precision::F32 => activated::<f32>(tape, input, residual, act),
-        Precision::Bf16 => activated::<bf16>(tape, input, residual, act),
-    }
-}
-
-fn activated<E: Element>(tape: &Tape, input: &Input, residual: Option<&Value>, act: Activation) -> Result<Value> {
     let dims = input.out_dims()?;
     if let Some(other) = residual.filter(|r| r.dims() != dims) {
         fail!("activate: residual {:?} is not of the input's shape {dims:?}", other.dims());
     }
+    #[cfg(any(feature = "cuda", cuda_emulated))]
+    if let Some(gpu) = cuda::Gpu::of(input.parts[0].tensor()) {
+        return cuda::activate::activate(tape, gpu, input, dims, residual, act);
+    }
+    match isa::current().precision() {
+        Precision::F32 => activated::<f32>(tape, input, dims, residual, act),
+        Precision::Bf16 => activated::<bf16>(tape, input, dims, residual, act),
+    }
+}
+
+fn activated<E: Element>(
+    tape: &Tape,
+    input: &Input,
+    dims: [usize; 4],
+    residual: Option<&Value>,
+    act: Activation,
+) -> Result<Value> {
     let parts = input.elements::<E>()?;
     let added = residual.map(|r| cast::<E>(r.tensor())).transpose()?;
     let found = {
@@ -71,6 +83,10 @@ pub fn max_pool(tape: &Tape, x: &Value) -> Result<Value> {
     if height < 2 || width < 2 {
         fail!("max_pool: {:?} is too small to be pooled", x.dims());
     }
+    #[cfg(any(feature = "cuda", cuda_emulated))]
+    if let Some(gpu) = cuda::Gpu::of(x.tensor()) {
+        return cuda::activate::max_pool(tape, gpu, x);
+    }
     match x.tensor().dtype() {
         DType::BF16 => max_pooled::<bf16>(tape, x),
         _ => max_pooled::<f32>(tape, x),
@@ -89,6 +105,13 @@ fn max_pooled<E: Element>(tape: &Tape, x: &Value) -> Result<Value> {
 
 /// The mean over all pixels of (B, H, W, C): (B, C) in f32.
 pub fn mean_pixels(tape: &Tape, x: &Value) -> Result<Value> {
+    if x.tensor().elem_count() == 0 {
+        fail!("mean_pixels: input {:?} is empty", x.dims());
+    }
+    #[cfg(any(feature = "cuda", cuda_emulated))]
+    if let Some(gpu) = cuda::Gpu::of(x.tensor()) {
+        return cuda::activate::mean_pixels(tape, gpu, x);
+    }
     match x.tensor().dtype() {
         DType::BF16 => mean::<bf16>(tape, x),
         _ => mean::<f32>(tape, x),
@@ -97,9 +120,6 @@ pub fn mean_pixels(tape: &Tape, x: &Value) -> Result<Value> {
 
 fn mean<E: Element>(tape: &Tape, x: &Value) -> Result<Value> {
     let dims @ (batch, height, width, channels) = x.nhwc()?;
-    if batch * height * width * channels == 0 {
-        fail!("mean_pixels: input {:?} is empty", x.dims());
-    }
     let out = tensor(pool::mean::<E>(&Values::of(x.tensor())?, height * width, channels), (batch, channels))?;
     Ok(tape.record(out, &[x], move |gradient| {
         let found = pool::mean_backward::<E>(&Values::of(&gradient)?, height * width, channels);

@@ -6,7 +6,9 @@ use half::bf16;
 
 use super::cpu::batch_norm as kernel;
 use super::cpu::element::Element;
-use super::cpu::{Floats, Values, tensor};
+use super::cpu::{Floats, Values, tensor, update};
+#[cfg(any(feature = "cuda", cuda_emulated))]
+use super::cuda;
 use super::tape::{Tape, Value};
 use crate::error::Result;
 use crate::fail;
@@ -18,9 +20,16 @@ pub struct BatchFactors {
     /// (C): beta - mean gamma / std
     pub offset: Value,
     /// (C)
-    pub mean: Vec<f32>,
+    pub mean: Tensor,
     /// (C), biased.
-    pub variance: Vec<f32>,
+    pub variance: Tensor,
+}
+
+impl BatchFactors {
+    /// Of factors and offsets (2, C).
+    pub(super) fn new(tape: &Tape, both: &Value, mean: Tensor, variance: Tensor) -> Result<Self> {
+        Ok(BatchFactors { factor: row(tape, both, 0)?, offset: row(tape, both, 1)?, mean, variance })
+    }
 }
 
 /// The factors under which `x` (B, H, W, C) has the mean `beta` and the standard deviation `gamma` (C) in each channel; the
@@ -30,8 +39,9 @@ pub fn batch_norm(tape: &Tape, x: &Value, gamma: &Value, beta: &Value, eps: f32)
     if gamma.dims() != [channels] || beta.dims() != [channels] || x.tensor().elem_count() == 0 {
         fail!("batch_norm: gamma {:?} and beta {:?} do not fit input {:?}", gamma.dims(), beta.dims(), x.dims());
     }
-    if !x.tensor().device().is_cpu() {
-        fail!("batch norm computes on the CPU only; use --device cpu, or a network with another norm");
+    #[cfg(any(feature = "cuda", cuda_emulated))]
+    if let Some(gpu) = cuda::Gpu::of(x.tensor()) {
+        return cuda::activate::batch_norm(tape, gpu, x, gamma, beta, eps);
     }
     match x.tensor().dtype() {
         DType::BF16 => factors::<bf16>(tape, x, gamma, beta, eps),
@@ -55,8 +65,7 @@ fn factors<E: Element>(tape: &Tape, x: &Value, gamma: &Value, beta: &Value, eps:
         let of_gamma = (0..c).map(|i| (of_factor[i] - of_offset[i] * means[i]) * rstd[i]).collect();
         Ok(vec![Some(of_x), Some(tensor(of_gamma, c)?), Some(tensor(of_offset.to_vec(), c)?)])
     });
-    let (factor, offset) = (row(tape, &both, 0)?, row(tape, &both, 1)?);
-    Ok(BatchFactors { factor, offset, mean, variance })
+    BatchFactors::new(tape, &both, tensor(mean, c)?, tensor(variance, c)?)
 }
 
 /// Through the statistics: with d the gradient of factor, less mean times that of offset, the mean has the gradient -factor
@@ -75,11 +84,22 @@ fn of_input<E: Element>(x: &Tensor, mean: &[f32], rstd: &[f32], factor: &[f32], 
 
 /// Row `index` of a matrix (2, C).
 fn row(tape: &Tape, x: &Value, index: usize) -> Result<Value> {
-    let c = x.dims()[1];
-    let out = tensor(Floats::of(x.tensor())?[index * c..][..c].to_vec(), c)?;
+    let out = x.tensor().get(index)?.copy()?;
     Ok(tape.record(out, &[x], move |gradient| {
-        let mut found = vec![0.0; 2 * c];
-        found[index * c..][..c].copy_from_slice(&Floats::of(&gradient)?);
-        Ok(vec![Some(tensor(found, (2, c))?)])
+        let mut rows = [gradient.zeros_like()?, gradient.zeros_like()?];
+        rows[index] = gradient;
+        Ok(vec![Some(Tensor::stack(&rows, 0)?)])
     }))
+}
+
+/// `average += rate (factor source - average)`, in place; all of one shape, in f32.
+pub fn follow(average: &Tensor, source: &Tensor, factor: f32, rate: f32) -> Result<()> {
+    #[cfg(any(feature = "cuda", cuda_emulated))]
+    if let Some(gpu) = cuda::Gpu::of(average) {
+        return cuda::activate::follow(&gpu, average, source, factor, rate);
+    }
+    let source = Floats::of(source)?;
+    update(average, |average| {
+        average.iter_mut().zip(&*source).for_each(|(a, s)| *a += rate * (factor * s - *a));
+    })
 }

@@ -59,7 +59,7 @@ pub fn concat(tape: &Tape, a: &Value, b: &Value) -> Result<Value> {
     }
     #[cfg(any(feature = "cuda", cuda_emulated))]
     if let Some(gpu) = cuda::Gpu::of(a.tensor()) {
-        return cuda::conv::concat(tape, gpu, (a, ca), (b, cb));
+        return cuda::input::concat(tape, gpu, (a, ca), (b, cb));
     }
     match a.tensor().dtype() {
         DType::BF16 => joined::<bf16>(tape, (a, ca), (b, cb)),
@@ -91,7 +91,15 @@ pub fn flatten(tape: &Tape, x: &Value) -> Result<Value> {
         Some(&batch) if batch > 0 => batch,
         _ => fail!("flatten: {dims:?} holds no images"),
     };
-    let out = cast::<f32>(x.tensor())?.reshape((batch, x.tensor().elem_count() / batch))?;
+    let flat = (batch, x.tensor().elem_count() / batch);
+    #[cfg(any(feature = "cuda", cuda_emulated))]
+    if let Some(gpu) = cuda::Gpu::of(x.tensor()) {
+        let out = cuda::cast(&gpu, x.tensor(), DType::F32)?.reshape(flat)?;
+        return Ok(
+            tape.record(out, &[x], move |gradient| Ok(vec![Some(cuda::cast(&gpu, &gradient, dtype)?.reshape(dims)?)]))
+        );
+    }
+    let out = cast::<f32>(x.tensor())?.reshape(flat)?;
     Ok(tape.record(out, &[x], move |gradient| Ok(vec![Some(like(dtype, gradient)?.reshape(dims)?)])))
 }
 

@@ -117,6 +117,10 @@ pub fn distillation_loss(tape: &Tape, logits: &Value, probabilities: &[f32], tem
     if probabilities.len() != batch * classes {
         fail!("distillation_loss: {} probabilities do not fit logits {:?}", probabilities.len(), logits.dims());
     }
+    #[cfg(any(feature = "cuda", cuda_emulated))]
+    if let Some(gpu) = cuda::Gpu::of(logits.tensor()) {
+        return cuda::losses::distillation_loss(tape, gpu, logits, probabilities, temperature);
+    }
     let z = Floats::of(logits.tensor())?;
     let t = f64::from(temperature);
     let mut total = 0.0;

@@ -19,7 +19,7 @@ pub mod tape;
 
 pub use activate::{activate, max_pool, mean_pixels};
 pub use attention::attention;
-pub use batch_norm::{BatchFactors, batch_norm};
+pub use batch_norm::{BatchFactors, batch_norm, follow};
 pub use conv::{Convolution, Input, Norm, conv2d, linear};
 pub use cpu::norm::Activation;
 pub use elementwise::{add, concat, embedding, flatten, gaussian_sample, overwrite, reshape, silu, weighted_sum};

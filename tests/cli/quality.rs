@@ -132,7 +132,7 @@ fn the_best_of_a_pool_are_kept() {
     place.ok("sample --ipc 8 --name all");
     let read = |name: &str| DistilledSet::read(&place.path(&format!("runs/one/distilled/{name}"))).unwrap();
     let all = read("all").images;
-    let teacher = Teacher::open(&place.path("runs/teachers/small")).unwrap();
+    let teacher = Teacher::open(&place.path("runs/teachers/small"), &Device::Cpu).unwrap();
     let logits = teacher.logits(&all, &Console::new(Verbosity::Quiet)).unwrap();
     // log p(class) but for what all classes share, and the places of the three most certain images of class 4.
     let log_p = |i: usize| {

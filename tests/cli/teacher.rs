@@ -2,6 +2,7 @@
 
 use std::fs;
 
+use candle_core::Device;
 use distill::data::{Dataset, ImageSet, Split, load};
 use distill::eval::Teacher;
 use distill::progress::{Console, Verbosity};
@@ -24,7 +25,7 @@ fn a_teacher_learns_and_says_how_well() {
     let accuracy = report["test_accuracy"].as_f64().unwrap();
     assert!(accuracy > 30.0, "{accuracy} % of ten classes");
 
-    let teacher = Teacher::open(&place.path("runs/teachers")).unwrap();
+    let teacher = Teacher::open(&place.path("runs/teachers"), &Device::Cpu).unwrap();
     let quiet = Console::new(Verbosity::Quiet);
     let (card, test) = (&teacher.card, shapes(Split::Test));
     assert_eq!((card.dataset.as_str(), card.image_size, card.classes.len()), ("shapes", 32, 10));
@@ -63,7 +64,7 @@ fn a_teacher_learns_and_says_how_well() {
     let at = bytes.len() - 40;
     bytes[at] ^= 1;
     fs::write(&weights, bytes).unwrap();
-    let error = Teacher::open(&place.path("runs/teachers")).err().unwrap().to_string();
+    let error = Teacher::open(&place.path("runs/teachers"), &Device::Cpu).err().unwrap().to_string();
     assert!(error.contains("is damaged") && error.contains("distill teacher --overwrite"), "{error}");
 }
 
@@ -87,7 +88,7 @@ fn an_interrupted_teacher_ends_as_the_unbroken_one() {
         let read = |name: &str| fs::read(place.path("runs/teachers").join(name).join(file)).unwrap();
         assert!(read("unbroken") == read("broken"), "{file} differs");
     }
-    let teacher = Teacher::open(&place.path("runs/teachers/broken")).unwrap();
+    let teacher = Teacher::open(&place.path("runs/teachers/broken"), &Device::Cpu).unwrap();
     assert_eq!((teacher.card.hold_out, teacher.card.test_accuracy), (true, None));
     assert_eq!(teacher.card.data_sha256, shapes(Split::Train).hold_out().0.sha256());
     let left: Vec<_> = fs::read_dir(place.path("runs/teachers/broken")).unwrap().flatten().collect();
@@ -96,7 +97,7 @@ fn an_interrupted_teacher_ends_as_the_unbroken_one() {
     let finished = place.fails(2, &args("broken"));
     assert!(finished.contains("has finished"), "{finished}");
     place.ok(&format!("{} --seed 1 --overwrite", args("broken")));
-    assert_ne!(Teacher::open(&place.path("runs/teachers/broken")).unwrap().sha256, teacher.sha256);
+    assert_ne!(Teacher::open(&place.path("runs/teachers/broken"), &Device::Cpu).unwrap().sha256, teacher.sha256);
 }
 
 #[test]
@@ -117,6 +118,6 @@ fn what_makes_no_teacher_is_refused() {
     let plan = place.ok("teacher --dry-run --arch resnet18");
     assert!(plan.contains("11173962 parameters") && plan.contains("arch = \"resnet18\""), "{plan}");
     assert!(!place.path("runs").exists());
-    let error = Teacher::open(&place.path("runs/teachers")).err().unwrap().to_string();
+    let error = Teacher::open(&place.path("runs/teachers"), &Device::Cpu).err().unwrap().to_string();
     assert!(error.contains("distill teacher"), "{error}");
 }

@@ -112,8 +112,9 @@ fn students_match_pytorch() {
         let protocol = Protocol { lr: 0.02, ..Protocol::named("challenge").unwrap() };
         let mut optimizer = Optimizer::new(&params, &params, &protocol).unwrap();
         let targets = Targets::Hard(labels.clone());
-        let step = |_| train_step(network.as_ref(), &mut optimizer, images.clone(), 32, &targets).unwrap();
-        let losses: Vec<f32> = (0..4).map(step).collect();
+        let images = tensor(images.clone(), (4, 32, 32, 3)).unwrap();
+        let step = |_| train_step(network.as_ref(), &mut optimizer, images.clone(), &targets).unwrap();
+        let losses: Vec<f32> = (0..4).map(step).map(|loss| loss.to_scalar().unwrap()).collect();
         assert_close(&format!("{name}: losses"), &losses, &floats(&fixture[&format!("{name}.losses")]), 5e-4);
     }
 }

@@ -1,12 +1,13 @@
 //! Augmentations, ConvNet and SGD give PyTorch's numbers (fixtures from scripts/make_eval_fixtures.py).
 
 use std::collections::{BTreeMap, HashMap};
+use std::slice;
 
 use candle_core::{Device, Tensor};
 use distill::data::ImageSet;
 use distill::eval::{
-    Augmentation, Color, Length, Optimizer, OptimizerKind, PixelTable, Protocol, Schedule, SoftTargets, Targets,
-    train_step,
+    Augmentation, BatchSource, Color, Length, Optimizer, OptimizerKind, PixelTable, Protocol, Schedule, SoftTargets,
+    Targets, TrainingSet, train_step,
 };
 use distill::models::students::{Classifier, ConvNet, ConvNetConfig, NormKind};
 use distill::nn::Params;
@@ -30,9 +31,12 @@ pub fn image_set(images: &Tensor) -> ImageSet {
     ImageSet { pixels: bytes(images), labels: vec![0; n], size, classes: classes(5) }
 }
 
-fn normalized(set: &ImageSet) -> Vec<f32> {
-    let all: Vec<u32> = (0..set.len() as u32).collect();
-    PixelTable::new(CIFAR100).batch(set, &all)
+fn source(set: ImageSet) -> BatchSource<TrainingSet> {
+    BatchSource::new(TrainingSet::from(set), CIFAR100, &Device::Cpu).unwrap()
+}
+
+fn loss(step: distill::error::Result<Tensor>) -> f32 {
+    step.unwrap().to_scalar().unwrap()
 }
 
 pub fn assert_close(what: &str, found: &[f32], expected: &[f32], tolerance: f32) {
@@ -63,9 +67,9 @@ fn augmentations_match_pytorch() {
     ];
     for (name, augmentation) in cases {
         let set = image_set(&fixture[if name == "rotate64" { "images64" } else { "images" }]);
-        let mut images = normalized(&set);
-        augmentation.apply(&mut images, set.size);
-        assert_close(name, &images, &floats(&fixture[&format!("out.{name}")]), 1e-5);
+        let all: Vec<u32> = (0..set.len() as u32).collect();
+        let images = source(set).batch(&all, &[augmentation]).unwrap();
+        assert_close(name, &floats(&images), &floats(&fixture[&format!("out.{name}")]), 1e-5);
     }
 }
 
@@ -91,7 +95,8 @@ fn convnet_matches_pytorch() {
     let fixture = fixture("convnet");
     let (network, _) = fixture_network(&fixture);
     let set = image_set(&fixture["images"]);
-    let x = tensor(normalized(&set), (set.len(), 32, 32, 3)).unwrap();
+    let all: Vec<u32> = (0..set.len() as u32).collect();
+    let x = tensor(PixelTable::new(CIFAR100).batch(&set, &all), (set.len(), 32, 32, 3)).unwrap();
     let (tape, x) = (Tape::inference(), Value::constant(x));
     let logits = network.forward(&tape, &x).unwrap();
     assert_close("logits", &floats(logits.tensor()), &floats(&fixture["logits"]), 1e-4);
@@ -105,7 +110,7 @@ fn convnet_matches_pytorch() {
 fn ten_updates_follow_pytorch() {
     let fixture = fixture("convnet");
     let (network, params) = fixture_network(&fixture);
-    let set = image_set(&fixture["images"]);
+    let source = source(image_set(&fixture["images"]));
     let labels = bytes(&fixture["labels"]);
     let protocol = Protocol { lr: 0.05, ..Protocol::named("challenge").unwrap() };
     let fresh = || Optimizer::new(&params, &params, &protocol).unwrap();
@@ -118,8 +123,7 @@ fn ten_updates_follow_pytorch() {
         }
         let indices: Vec<u32> = batch.iter().map(|&i| u32::from(i)).collect();
         let labels = Targets::Hard(batch.iter().map(|&i| u16::from(labels[usize::from(i)])).collect());
-        let images = PixelTable::new(CIFAR100).batch(&set, &indices);
-        losses.push(train_step(&network, &mut optimizer, images, 32, &labels).unwrap());
+        losses.push(loss(train_step(&network, &mut optimizer, source.batch(&indices, &[]).unwrap(), &labels)));
     }
     assert_close("losses", &losses, &floats(&fixture["losses"]), 1e-4);
     let trained = prefixed(&fixture, "trained.");
@@ -133,7 +137,7 @@ fn ten_updates_follow_pytorch() {
 fn augmented_updates_follow_pytorch() {
     let fixture = fixture("convnet");
     let (network, params) = fixture_network(&fixture);
-    let set = image_set(&fixture["images"]);
+    let source = source(image_set(&fixture["images"]));
     let labels = bytes(&fixture["labels"]);
     let rows = |name: &str| -> Vec<Vec<f32>> {
         floats(&fixture[&format!("augmented.{name}")]).chunks(8).map(<[f32]>::to_vec).collect()
@@ -157,10 +161,9 @@ fn augmented_updates_follow_pytorch() {
     let mut losses = Vec::new();
     for (batch, kind) in bytes(&fixture["augmented.batches"]).chunks(8).zip(&kinds) {
         let indices: Vec<u32> = batch.iter().map(|&i| u32::from(i)).collect();
-        let mut images = PixelTable::new(CIFAR100).batch(&set, &indices);
-        kind.apply(&mut images, 32);
+        let images = source.batch(&indices, slice::from_ref(kind)).unwrap();
         let labels = Targets::Hard(batch.iter().map(|&i| u16::from(labels[usize::from(i)])).collect());
-        losses.push(train_step(&network, &mut optimizer, images, 32, &labels).unwrap());
+        losses.push(loss(train_step(&network, &mut optimizer, images, &labels)));
     }
     assert_close("losses", &losses, &floats(&fixture["augmented.losses"]), 1e-4);
 }
@@ -169,7 +172,7 @@ fn augmented_updates_follow_pytorch() {
 fn soft_updates_follow_pytorch() {
     let fixture = fixture("convnet");
     let ((network, params), (_, average)) = (fixture_network(&fixture), fixture_network(&fixture));
-    let set = image_set(&fixture["images"]);
+    let source = source(image_set(&fixture["images"]));
     let labels = floats(&fixture["soft.labels"]);
     let soft = SoftTargets { temperature: 4.0 };
     let protocol = Protocol {
@@ -185,10 +188,10 @@ fn soft_updates_follow_pytorch() {
     let mut losses = Vec::new();
     for (update, batch) in (0..).zip(bytes(&fixture["soft.batches"]).chunks(8)) {
         let indices: Vec<u32> = batch.iter().map(|&i| u32::from(i)).collect();
-        let images = PixelTable::new(CIFAR100).batch(&set, &indices);
         let rows = batch.iter().flat_map(|&i| &labels[usize::from(i) * 5..][..5]).copied().collect();
         optimizer.set_lr(protocol.lr_at(update, 8).unwrap());
-        losses.push(train_step(&network, &mut optimizer, images, 32, &Targets::Soft(rows, soft)).unwrap());
+        let images = source.batch(&indices, &[]).unwrap();
+        losses.push(loss(train_step(&network, &mut optimizer, images, &Targets::Soft(rows, soft))));
     }
     let expected = floats(&fixture["soft.losses"]);
     assert!(expected[7] < 0.7 * expected[0], "the updates show in the losses: {expected:?}");

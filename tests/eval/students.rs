@@ -216,7 +216,7 @@ fn the_views_of_an_image_are_always_the_same() {
     let image = PixelTable::new(CIFAR100).batch(&textures(1, 0), &[2]);
     let seen = |index, number| {
         let mut copy = image.clone();
-        view(&mut copy, 16, index, number);
+        view(16, index, number).into_iter().for_each(|change| change.apply(&mut copy, 16));
         copy
     };
     assert_eq!(seen(3, 0), image, "view 0 is the image itself");

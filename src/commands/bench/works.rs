@@ -10,7 +10,7 @@ use super::sampling::sample;
 use crate::config::Config;
 use crate::data::{Class, Dataset, ImageSet};
 use crate::error::Result;
-use crate::eval::{Augmentation, Optimizer, PixelTable, Protocol, Targets, train_step};
+use crate::eval::{Augmentation, BatchSource, Optimizer, Protocol, Targets, TrainingSet, train_step};
 use crate::models::students::{Classifier, ConvNet, ConvNetConfig, ConvNetSize, NormKind};
 use crate::models::unet::UNet;
 use crate::models::vae::Vae;
@@ -75,11 +75,12 @@ fn student_epoch(_: &Config, batch: usize, device: &Device) -> Result<Work> {
         params.builder(),
     )?;
     randomize(&params)?;
-    let (set, pixels) = (epoch_images(), PixelTable::new(Dataset::Cifar100.normalization()));
+    let set = TrainingSet::from(random_images("bench pixels", EPOCH, CLASSES, STUDENT_SIZE));
+    let all = set.images.labels.clone();
+    let source = BatchSource::new(set, Dataset::Cifar100.normalization(), device)?;
     let first: Vec<u32> = (0..batch.min(EPOCH) as u32).collect();
-    let shape = (first.len(), STUDENT_SIZE, STUDENT_SIZE, 3);
-    let images = Tensor::from_vec(pixels.batch(&set, &first), shape, device)?;
-    let labels = set.labels[..first.len()].to_vec();
+    let images = source.batch(&first, &[])?;
+    let labels = all[..first.len()].to_vec();
     let inputs = vec![("images", images.clone()), ("labels", floats(labels.iter().map(|&l| f32::from(l)), device)?)];
     let student = net.clone();
     let forward: Forward = Rc::new(move |tape: &Tape| {
@@ -91,11 +92,10 @@ fn student_epoch(_: &Config, batch: usize, device: &Device) -> Result<Work> {
     let step = Box::new(move |epoch: u64| {
         let order = Rng::stream(0, "bench order", epoch as u32, 0).permutation(EPOCH);
         for (i, indices) in order.chunks(batch).enumerate() {
-            let mut images = pixels.batch(&set, indices);
             let mut rng = Rng::stream(0, "bench augment", epoch as u32, i as u32);
-            Augmentation::draw(&mut rng, indices.len(), set.size).apply(&mut images, set.size);
-            let labels = Targets::Hard(indices.iter().map(|&i| set.labels[i as usize]).collect());
-            train_step(&net, &mut optimizer, images, set.size, &labels)?;
+            let change = Augmentation::draw(&mut rng, indices.len(), STUDENT_SIZE);
+            let labels = Targets::Hard(indices.iter().map(|&i| all[i as usize]).collect());
+            train_step(&net, &mut optimizer, source.batch(indices, &[change])?, &labels)?;
         }
         Ok(())
     });
@@ -255,15 +255,15 @@ pub fn randomize(params: &Params) -> Result<()> {
     params.assign(&tensors, "bench")
 }
 
-/// 1,000 images of noise, ten of each class.
-fn epoch_images() -> ImageSet {
-    let mut rng = Rng::stream(0, "bench pixels", 0, 0);
+/// Images of noise, as many of each class.
+pub fn random_images(name: &str, images: usize, classes: usize, size: usize) -> ImageSet {
+    let mut rng = Rng::stream(0, name, 0, 0);
     let class = |i: usize| Class { name: i.to_string(), id: i.to_string() };
     ImageSet {
-        pixels: (0..EPOCH * STUDENT_SIZE * STUDENT_SIZE * 3).map(|_| rng.below(256) as u8).collect(),
-        labels: (0..EPOCH).map(|i| (i % CLASSES) as u16).collect(),
-        size: STUDENT_SIZE,
-        classes: Arc::new((0..CLASSES).map(class).collect()),
+        pixels: (0..images * size * size * 3).map(|_| rng.below(256) as u8).collect(),
+        labels: (0..images).map(|i| (i % classes) as u16).collect(),
+        size,
+        classes: Arc::new((0..classes).map(class).collect()),
     }
 }
 

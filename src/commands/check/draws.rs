@@ -23,7 +23,6 @@ pub fn checks() -> Vec<Check> {
         name: name.into(),
         shapes: shapes.into(),
         allowed: NONE,
-        on_gpu: true,
         run: Box::new(run),
     };
     vec![

@@ -184,7 +184,7 @@ fn beside_cpu(name: &str, inputs: Vec<Tensor>, op: Box<Op<'static>>) -> Check {
         let found = Outcome::of(device, &inputs, |_| true, &op)?;
         found.compared(&on_portable_cpu(|cpu| Outcome::of(cpu, &inputs, |_| true, &op))?)
     });
-    Check { name: format!("{name}, as in a network"), shapes, allowed: OF_OPS, on_gpu: true, run }
+    Check { name: format!("{name}, as in a network"), shapes, allowed: OF_OPS, run }
 }
 
 /// Of usual size, as those of a trained layer: sums of hundreds of products stay near 1.

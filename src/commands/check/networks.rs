@@ -1,16 +1,20 @@
 //! Ten training steps of a small VAE, UNet and ConvNet: their losses beside those of the CPU's portable kernels in f32.
 
+use std::slice;
+
 use candle_core::{Device, Tensor};
 
 use super::{Allowed, Check, on_portable_cpu};
+use crate::commands::bench::random_images;
+use crate::data::Dataset;
 use crate::diffusion::{NoiseSchedule, Prediction};
 use crate::error::Result;
-use crate::eval::{Augmentation, Optimizer, Protocol, Targets, train_step};
+use crate::eval::{Augmentation, BatchSource, Optimizer, Protocol, Targets, TrainingSet, train_step};
 use crate::models::students::{ConvNet, ConvNetConfig, NormKind};
 use crate::models::unet::{LatentShape, UNet, UNetConfig};
 use crate::models::vae::{Vae, VaeConfig};
 use crate::nn::Params;
-use crate::ops::check::{Finding, largest};
+use crate::ops::check::{Finding, doubles, largest};
 use crate::ops::{self, Tape, Value};
 use crate::rng::Rng;
 use crate::train::{AdamW, Batches, StepSizes};
@@ -18,6 +22,8 @@ use crate::train::{AdamW, Batches, StepSizes};
 const STEPS: u64 = 10;
 /// Parts of the largest loss. A rounding that switches one ReLU of the student's changes more than any other.
 const OF_LOSSES: Allowed = Allowed { f32: 1e-4, tf32: 1e-2, bf16: 3e-2 };
+/// Arithmetic in f32 whatever the networks compute in.
+const EXACT: Allowed = Allowed { f32: 1e-5, tf32: 1e-5, bf16: 1e-5 };
 const BATCH: usize = 8;
 const CLASSES: usize = 10;
 
@@ -26,13 +32,18 @@ pub fn checks() -> Vec<Check> {
         name: format!("{name}, {STEPS} training steps"),
         shapes: shapes.into(),
         allowed: OF_LOSSES,
-        on_gpu: true,
         run: Box::new(move |device| {
             let (found, expected) = (losses(device)?, on_portable_cpu(losses)?);
             Ok(vec![Finding::between("losses", &found, &expected, largest(&expected, 1e-6))?])
         }),
     };
-    vec![check("vae", "8x16x16x3", vae), check("unet", "8x8x8x4", unet), check("convnet", "8x32x32x3", convnet)]
+    vec![
+        check("vae", "8x16x16x3", vae),
+        check("unet", "8x8x8x4", unet),
+        check("convnet", "8x32x32x3", convnet),
+        augmentations(32),
+        augmentations(63),
+    ]
 }
 
 pub fn unet_sizes() -> UNetConfig {
@@ -93,6 +104,24 @@ fn unet(device: &Device) -> Result<Vec<f64>> {
     })
 }
 
+/// Batches as students see them, of every kind of augmentation.
+fn augmentations(size: usize) -> Check {
+    let run = move |device: &Device| {
+        let set = TrainingSet::from(random_images("check pixels", CLASSES, CLASSES, size));
+        let source = |device: &Device| BatchSource::new(&set, Dataset::Cifar100.normalization(), device);
+        let (found, expected) = (source(device)?, source(&Device::Cpu)?);
+        let mut findings = Vec::new();
+        for draw in 0..40 {
+            let change = Augmentation::draw(&mut Rng::stream(0, "check augment", draw, 0), 3, size);
+            let batch = |source: &BatchSource<_>| doubles(&source.batch(&[7, 0, 7], slice::from_ref(&change))?);
+            let (found, expected) = (batch(&found)?, batch(&expected)?);
+            findings.push(Finding::between("images", &found, &expected, largest(&expected, 1e-6))?);
+        }
+        Ok(findings)
+    };
+    Check { name: "augmentations".into(), shapes: format!("3x{size}x{size}x3"), allowed: EXACT, run: Box::new(run) }
+}
+
 /// As `distill eval` trains a student: order, augmentation, SGD.
 fn convnet(device: &Device) -> Result<Vec<f64>> {
     let (size, examples) = (32, 20);
@@ -100,15 +129,16 @@ fn convnet(device: &Device) -> Result<Vec<f64>> {
     let params = Params::new(0, device);
     let network = ConvNet::new(sizes, params.builder())?;
     let mut optimizer = Optimizer::new(&params, &Params::new(0, device), &Protocol::named("challenge")?)?;
-    let (batches, pixels) = (Batches::new(0, examples, BATCH), size * size * 3);
-    let images = Rng::stream(0, "check pixels", 0, 0).normal(examples * pixels);
+    let set = TrainingSet::from(random_images("check pixels", examples, CLASSES, size));
+    let (batches, source) =
+        (Batches::new(0, examples, BATCH), BatchSource::new(&set, Dataset::Cifar100.normalization(), device)?);
     let mut losses = Vec::new();
     for step in 0..STEPS {
-        let indices = batches.at(step);
-        let mut batch: Vec<f32> = indices.iter().flat_map(|&i| &images[i * pixels..][..pixels]).copied().collect();
-        Augmentation::draw(&mut Rng::stream(0, "check augment", step as u32, 0), BATCH, size).apply(&mut batch, size);
-        let labels = Targets::Hard(indices.iter().map(|&i| (i % CLASSES) as u16).collect());
-        losses.push(f64::from(train_step(&network, &mut optimizer, batch, size, &labels)?));
+        let indices: Vec<u32> = batches.at(step).into_iter().map(|i| i as u32).collect();
+        let change = Augmentation::draw(&mut Rng::stream(0, "check augment", step as u32, 0), BATCH, size);
+        let labels = Targets::Hard(indices.iter().map(|&i| set.images.labels[i as usize]).collect());
+        let loss = train_step(&network, &mut optimizer, source.batch(&indices, &[change])?, &labels)?;
+        losses.push(f64::from(loss.to_scalar::<f32>()?));
     }
     Ok(losses)
 }

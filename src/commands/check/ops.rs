@@ -37,15 +37,11 @@ impl Check {
     pub fn plain(name: &str, inputs: Vec<Tensor>, op: Box<Op<'static>>, plain: Box<Plain<'static>>) -> Self {
         let shapes = shapes(&inputs);
         let run = Box::new(move |device: &_| against_plain(device, &inputs, &op, &plain));
-        Check { name: name.into(), shapes, allowed: OF_OPS, on_gpu: true, run }
+        Check { name: name.into(), shapes, allowed: OF_OPS, run }
     }
 
     fn exact(self) -> Self {
         Check { allowed: EXACT, ..self }
-    }
-
-    fn only_on_cpu(self) -> Self {
-        Check { on_gpu: false, ..self }
     }
 }
 
@@ -135,7 +131,7 @@ fn losses() -> Result<Vec<Check>> {
     let op: Box<Op> = Box::new(move |t, v| ops::distillation_loss(t, &v[0], &probabilities, 4.0));
     let plain: Box<Plain> =
         Box::new(move |v| vec![reference::distillation_loss(&v[0], 4, &probabilities.map(f64::from), 4.0)]);
-    all.push(Check::plain("distillation_loss", normals("logits", &[&[1, 4]])?, op, plain).only_on_cpu());
+    all.push(Check::plain("distillation_loss", normals("logits", &[&[1, 4]])?, op, plain));
     let weighted: Box<Op> = Box::new(|t, v| {
         let (a, b) = (ops::gaussian_kl(t, &v[0])?, ops::gaussian_kl(t, &v[1])?);
         ops::weighted_sum(t, &[(&a, 0.5), (&b, -3.0), (&a, 2.0)])
@@ -180,6 +176,10 @@ fn activations() -> Result<Vec<Check>> {
             let plain: Box<Plain> = Box::new(move |v| v[0].iter().map(|&u| activation(act, u)).collect());
             all.push(Check::plain(&format!("activate, {act:?}").to_lowercase(), x()?, op, plain));
         }
+        let both: Box<Plain> =
+            Box::new(|v| reference::add(&v[0], &v[1]).into_iter().map(|u| activation(Activation::Silu, u)).collect());
+        let op: Box<Op> = Box::new(|t, v| ops::activate(t, &Input::of(&v[0]), Some(&v[1]), Activation::Silu));
+        all.push(Check::plain("activate, a sum", normals("sum", &[&dims, &dims])?, op, both));
         let largest: Box<Plain> = Box::new(move |v| reference::max_pool2x(&v[0], (b, h, w, c)));
         all.push(Check::plain("max_pool", x()?, Box::new(|t, v| ops::max_pool(t, &v[0])), largest));
         let mean: Box<Plain> = Box::new(move |v| reference::mean_pixels(&v[0], h * w, c));
@@ -193,7 +193,7 @@ fn activations() -> Result<Vec<Check>> {
         let same: Box<Plain> = Box::new(|v| v[0].clone());
         all.push(Check::plain("flatten", x()?, Box::new(|t, v| ops::flatten(t, &v[0])), same));
     }
-    Ok(all.into_iter().map(Check::only_on_cpu).collect())
+    Ok(all)
 }
 
 /// silu of the batch norm of `v`: images, gamma and beta.

@@ -23,7 +23,6 @@ pub fn checks() -> Vec<Check> {
         name: name.into(),
         shapes: "5, 300x251, 7x3x3x4".into(),
         allowed: ALLOWED,
-        on_gpu: true,
         run: Box::new(run),
     };
     vec![check("adamw, clip and average, 3 steps", adamw), check("sgd, 3 steps", sgd)]

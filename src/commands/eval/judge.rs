@@ -81,7 +81,8 @@ impl<'a> Judge<'a> {
             return Ok(());
         };
         self.labelling.views = self.labelling.views.or(theirs["views"].as_u64().map(|views| views as u32));
-        let teacher = Teacher::open(&Teacher::locate(self.labelling.teacher.as_deref(), &self.common.out)?)?;
+        let teacher =
+            Teacher::open(&Teacher::locate(self.labelling.teacher.as_deref(), &self.common.out)?, &self.device)?;
         if theirs["teacher_sha256"] != teacher.sha256.as_str() {
             usage!(
                 "{}: its soft labels are of the teacher {}, but real images would be labelled by {}; name that teacher \
@@ -140,7 +141,8 @@ impl<'a> Judge<'a> {
     fn labelled(&self, images: ImageSet, console: &Console) -> Result<TrainingSet> {
         let mut train = TrainingSet::from(images);
         if self.protocol.soft_labels.is_some() {
-            let teacher = Teacher::open(&Teacher::locate(self.labelling.teacher.as_deref(), &self.common.out)?)?;
+            let teacher =
+                Teacher::open(&Teacher::locate(self.labelling.teacher.as_deref(), &self.common.out)?, &self.device)?;
             let views = self.labelling.views.unwrap_or(VIEWS);
             console.info(format!("labels by {}, {views} views an image", teacher.folder.display()));
             train.soft_labels = Some(teacher.label(&train.images, views, console)?);
@@ -185,7 +187,7 @@ impl<'a> Judge<'a> {
         match &subject.source {
             Source::RandomReal(ipc) => real.random_per_class(*ipc as usize, self.seed),
             Source::Selected(selection, ipc, teacher) => {
-                Ok(real.subset(&selected(*selection, *ipc as usize, teacher, &real, console)?))
+                Ok(real.subset(&selected(*selection, *ipc as usize, teacher, &self.device, &real, console)?))
             }
             Source::Reconstructed(ipc, run) => {
                 let (vae, _) = load_vae(run, &self.device)?;

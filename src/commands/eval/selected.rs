@@ -2,6 +2,8 @@
 
 use std::path::Path;
 
+use candle_core::Device;
+
 use crate::data::ImageSet;
 use crate::error::Result;
 use crate::eval::{Teacher, select};
@@ -30,10 +32,11 @@ pub fn selected(
     selection: Selection,
     ipc: usize,
     teacher: &Path,
+    device: &Device,
     real: &ImageSet,
     console: &Console,
 ) -> Result<Vec<usize>> {
-    let features = Teacher::open(teacher)?.features(real, console)?;
+    let features = Teacher::open(teacher, device)?.features(real, console)?;
     let choose = match selection {
         Selection::KCenter => select::k_center,
         Selection::Herding => select::herding,

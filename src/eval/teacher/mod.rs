@@ -19,11 +19,11 @@ use super::{Features, PixelTable, view};
 use crate::checksums::{check_file, sha256};
 use crate::data::{Class, ImageSet, Normalization};
 use crate::distilled::SoftLabels;
+use crate::environment::Environment;
 use crate::error::{AtPath, Error, Result};
 use crate::fs::write_atomic;
 use crate::models::students::Classifier;
 use crate::nn::Params;
-use crate::ops::cpu::{Floats, isa, tensor};
 use crate::ops::{Tape, Value};
 use crate::order::Order;
 use crate::progress::Console;
@@ -96,6 +96,7 @@ pub struct Teacher {
     /// SHA-256 of its weights file, by which results name it.
     pub sha256: String,
     network: Box<dyn Classifier>,
+    device: Device,
 }
 
 impl Teacher {
@@ -110,11 +111,11 @@ impl Teacher {
         if Self::is_in(&path) { Ok(path) } else { newest(&path) }
     }
 
-    /// The teacher in the folder `path`, or the newest one below it, for example below `runs/teachers`.
+    /// The teacher in the folder `path`, or the newest one below it, for example below `runs/teachers`, on `device`.
     ///
     /// # Errors
     /// There is none, or its weights are not those that its summary names.
-    pub fn open(path: &Path) -> Result<Teacher> {
+    pub fn open(path: &Path, device: &Device) -> Result<Teacher> {
         let folder = Self::locate(Some(path), path)?;
         let (weights, summary) = (folder.join(WEIGHTS), folder.join(SUMMARY));
         let remedy = "put back a copy, or train it again with `distill teacher --overwrite`";
@@ -130,11 +131,11 @@ impl Teacher {
                 card.format
             );
         }
-        let params = Params::new(0, &Device::Cpu);
+        let params = Params::new(0, device);
         let network = card.recipe.build(card.image_size, card.classes.len(), params.builder());
         let network = network.map_err(|e| Error::Failed(format!("{}: its recipe: {e}", weights.display())))?;
-        params.assign(&load_weights(&weights, &Device::Cpu)?, &weights.display().to_string())?;
-        Ok(Teacher { card, folder, sha256: stated.sha256, network })
+        params.assign(&load_weights(&weights, device)?, &weights.display().to_string())?;
+        Ok(Teacher { card, folder, sha256: stated.sha256, network, device: device.clone() })
     }
 
     /// Refuses images of another size or with other classes than the teacher's.
@@ -170,11 +171,22 @@ impl Teacher {
         Ok(())
     }
 
+    fn over(
+        &self,
+        set: &ImageSet,
+        seen: u32,
+        console: &Console,
+        label: &str,
+        network: &dyn Fn(&Tape, &Value) -> Result<Value>,
+    ) -> Result<(Vec<f32>, usize)> {
+        over(set, self.card.normalization, &self.device, seen, console, label, network)
+    }
+
     /// What the last layer reads, for every image of `set`; it must pass [`Teacher::check`] but for its labels.
     pub fn features(&self, set: &ImageSet, console: &Console) -> Result<Features> {
         self.check(set)?;
         let features = |tape: &Tape, x: &Value| self.network.features(tape, x);
-        let (values, dims) = over(set, self.card.normalization, 0, console, "teacher's features", &features)?;
+        let (values, dims) = self.over(set, 0, console, "teacher's features", &features)?;
         Ok(Features { values, dims })
     }
 
@@ -183,7 +195,7 @@ impl Teacher {
         self.check(set)?;
         let images = set.sha256();
         let name = format!("features-{}.safetensors", &images[..16]);
-        let of = [self.sha256.clone(), images, isa::current().as_str().into()]; // kernels round in ways of their own
+        let of = [self.sha256.clone(), images, Environment::of(&self.device).kernels]; // kernels round in ways of their own
         Features::kept(&self.folder, &name, &of, || self.features(set, console))
     }
 
@@ -196,7 +208,7 @@ impl Teacher {
         let mut values = vec![0.0; set.len() * count * classes];
         for seen in 0..count {
             let name = format!("labels {}/{views}", seen + 1);
-            let (logits, _) = over(set, self.card.normalization, seen as u32, console, &name, &forward)?;
+            let (logits, _) = self.over(set, seen as u32, console, &name, &forward)?;
             for (i, row) in logits.chunks(classes).enumerate() {
                 softmax(row, &mut values[(i * count + seen) * classes..][..classes]);
             }
@@ -212,7 +224,7 @@ impl Teacher {
     /// Logits (N, classes), row by row.
     pub fn logits(&self, set: &ImageSet, console: &Console) -> Result<Vec<f32>> {
         self.check(set)?;
-        logits(self.network.as_ref(), set, self.card.normalization, console)
+        logits(self.network.as_ref(), set, self.card.normalization, &self.device, console)
     }
 }
 
@@ -238,10 +250,11 @@ fn logits(
     network: &dyn Classifier,
     set: &ImageSet,
     normalization: Normalization,
+    device: &Device,
     console: &Console,
 ) -> Result<Vec<f32>> {
     let forward = |tape: &Tape, x: &Value| network.forward(tape, x);
-    Ok(over(set, normalization, 0, console, "teacher", &forward)?.0)
+    Ok(over(set, normalization, device, 0, console, "teacher", &forward)?.0)
 }
 
 /// The share of `set`'s images whose largest logit is their label's.
@@ -258,10 +271,11 @@ fn softmax(logits: &[f32], out: &mut [f32]) {
     out.iter_mut().zip(logits).for_each(|(out, v)| *out = (v - most).exp() / sum);
 }
 
-/// A network's values for view `seen` of all images of `set`, row by row, and how many an image has.
+/// A network's values, computed on `device`, for view `seen` of all images of `set`, row by row, and how many an image has.
 fn over(
     set: &ImageSet,
     normalization: Normalization,
+    device: &Device,
     seen: u32,
     console: &Console,
     label: &str,
@@ -273,11 +287,15 @@ fn over(
     for indices in all_batches(set, TEST_BATCH) {
         interrupt::check()?;
         let mut images = pixels.batch(set, &indices);
-        images.chunks_exact_mut(set.image_len()).zip(&indices).for_each(|(image, &i)| view(image, set.size, i, seen));
-        let x = tensor(images, (indices.len(), set.size, set.size, 3))?;
+        for (image, &i) in images.chunks_exact_mut(set.image_len()).zip(&indices) {
+            if let Some(change) = view(set.size, i, seen) {
+                change.apply(image, set.size);
+            }
+        }
+        let x = Tensor::from_vec(images, (indices.len(), set.size, set.size, 3), device)?;
         let found = network(&Tape::inference(), &Value::constant(x))?;
         width = found.dims()[1];
-        values.extend_from_slice(&Floats::of(found.tensor())?);
+        values.extend(found.tensor().flatten_all()?.to_vec1::<f32>()?);
         bar.update(u64::from(indices[0]) + indices.len() as u64, indices.len() as u64, None);
     }
     Ok((values, width))

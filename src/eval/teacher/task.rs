@@ -2,6 +2,8 @@
 
 use std::path::Path;
 
+use candle_core::{Device, Tensor};
+
 use super::{Recipe, agreement, logits};
 use crate::data::{ImageSet, Normalization};
 use crate::error::Result;
@@ -25,6 +27,7 @@ pub struct TeacherTask<'a> {
     batches: Batches,
     recipe: &'a Recipe,
     seed: u64,
+    device: Device,
 }
 
 impl<'a> TeacherTask<'a> {
@@ -35,6 +38,7 @@ impl<'a> TeacherTask<'a> {
         (images, validation): (&'a ImageSet, &'a ImageSet),
         normalization: Normalization,
         seed: u64,
+        device: &Device,
     ) -> Result<Self> {
         let build = |params: &Params| recipe.build(images.size, images.classes.len(), params.builder());
         Ok(TeacherTask {
@@ -47,12 +51,13 @@ impl<'a> TeacherTask<'a> {
             batches: Batches::new(seed, images.len(), recipe.batch_size),
             recipe,
             seed,
+            device: device.clone(),
         })
     }
 
     /// Percent of `set` that the averaged network classifies correctly, and its mean cross-entropy.
     pub fn judge(&self, set: &ImageSet, console: &Console) -> Result<(f64, f64)> {
-        let found = logits(self.averaged.as_ref(), set, self.normalization, console)?;
+        let found = logits(self.averaged.as_ref(), set, self.normalization, &self.device, console)?;
         let accuracy = 100.0 * agreement(&found, set);
         let all = Value::constant(tensor(found, (set.len(), set.classes.len()))?);
         let loss = cross_entropy(&Tape::inference(), &all, &set.labels)?.scalar()?;
@@ -73,7 +78,7 @@ impl Task for TeacherTask<'_> {
         let flips = indices.iter().map(|_| rng.below(2) == 1 && self.recipe.flip).collect();
         Augmentation::Flip(flips).apply(&mut batch, size);
         let labels: Vec<u16> = indices.iter().map(|&i| self.images.labels[i as usize]).collect();
-        let x = Value::constant(tensor(batch, (indices.len(), size, size, 3))?);
+        let x = Value::constant(Tensor::from_vec(batch, (indices.len(), size, size, 3), &self.device)?);
         cross_entropy(tape, &self.net.forward(tape, &x)?, &labels)
     }
 

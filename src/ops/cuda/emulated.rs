@@ -35,6 +35,7 @@ pub fn address(tensor: &Tensor) -> Result<u64> {
     let start = match &*storage {
         Storage::Cpu(CpuStorage::F32(values)) => values.as_ptr() as u64,
         Storage::Cpu(CpuStorage::BF16(values)) => values.as_ptr() as u64,
+        Storage::Cpu(CpuStorage::U8(values)) => values.as_ptr() as u64,
         Storage::Cpu(CpuStorage::U32(values)) => values.as_ptr() as u64,
         Storage::Cpu(CpuStorage::I64(values)) => values.as_ptr() as u64,
         _ => fail!("a kernel of the GPU needs a tensor of f32 or bf16, found {:?}", tensor.dtype()),

@@ -17,8 +17,10 @@ use crate::ops::cpu::conv::ConvShape;
 use crate::ops::cpu::isa::Precision;
 
 /// The kernels, by the file that they stand in (build.rs).
-const MODULES: [(&str, &str); 4] = [
+const MODULES: [(&str, &str); 6] = [
+    ("activate", include_str!(concat!(env!("OUT_DIR"), "/activate.ptx"))),
     ("attention", include_str!(concat!(env!("OUT_DIR"), "/attention.ptx"))),
+    ("augment", include_str!(concat!(env!("OUT_DIR"), "/augment.ptx"))),
     ("elementwise", include_str!(concat!(env!("OUT_DIR"), "/elementwise.ptx"))),
     ("input", include_str!(concat!(env!("OUT_DIR"), "/input.ptx"))),
     ("optimizer", include_str!(concat!(env!("OUT_DIR"), "/optimizer.ptx"))),
@@ -64,11 +66,13 @@ pub fn prepare(device: &CudaDevice) -> Result<()> {
 
 /// The file of a kernel, and its code.
 fn module(name: &str) -> Result<(&'static str, &'static str)> {
-    let of_input = ["statistics", "prepare", "norm", "input"];
+    let starts = |with: &[&str]| with.iter().any(|start| name.starts_with(start));
     let file = match name {
         "sum_of_squares" | "adamw" | "sgd" => "optimizer",
-        _ if name.starts_with("attention") => "attention",
-        _ if of_input.iter().any(|start| name.starts_with(start)) => "input",
+        _ if starts(&["attention"]) => "attention",
+        _ if starts(&["augment"]) => "augment",
+        _ if starts(&["statistics", "prepare", "norm", "input"]) => "input",
+        _ if starts(&["activate", "max_pool", "mean_pixels", "batch", "channel", "follow"]) => "activate",
         _ => "elementwise",
     };
     match MODULES.iter().find(|(module, _)| *module == file) {
@@ -111,6 +115,7 @@ pub fn address(tensor: &Tensor) -> Result<u64> {
     let start = match tensor.dtype() {
         DType::F32 => start::<f32>(storage)?,
         DType::BF16 => start::<bf16>(storage)?,
+        DType::U8 => start::<u8>(storage)?,
         DType::U32 => start::<u32>(storage)?,
         DType::I64 => start::<i64>(storage)?,
         other => fail!("a kernel of the GPU needs a tensor of f32 or bf16, found {other:?}"),

@@ -49,6 +49,18 @@ pub fn cross_entropy(tape: &Tape, gpu: Gpu, logits: &Value, labels: &[u16]) -> R
     record(tape, gpu, logits, loss, gradient)
 }
 
+/// See [`crate::ops::distillation_loss`].
+pub fn distillation_loss(tape: &Tape, gpu: Gpu, logits: &Value, targets: &[f32], temperature: f32) -> Result<Value> {
+    let (batch, classes) = logits.tensor().dims2()?;
+    let targets = Tensor::from_slice(targets, (batch, classes), logits.tensor().device())?;
+    let (gradient, parts) = (gpu.empty(&[batch, classes], DType::F32)?, gpu.empty(&[batch], DType::F32)?);
+    let factor = 1.0 / batch as f32;
+    let tensors = [Some(logits.tensor()), Some(&targets), Some(&gradient), Some(&parts)];
+    gpu.launch("distillation", [batch, 1, 1], THREADS, &Args::new(&tensors, &[classes], &[factor, temperature])?)?;
+    let loss = sum(&gpu, &parts, factor)?;
+    record(tape, gpu, logits, loss, gradient)
+}
+
 /// Blocks of a loop over `n` elements.
 fn blocks(n: usize) -> usize {
     n.div_ceil(THREADS).clamp(1, PARTS)

@@ -3,11 +3,14 @@
 //!
 //! With `--cfg cuda_emulated` tensors of the CPU take this way too, through scripts/cuda_emulator.cpp.
 
+pub mod activate;
 pub mod attention;
+pub mod augment;
 pub mod conv;
 #[cfg(not(cuda_emulated))]
 mod cudnn;
 pub mod elementwise;
+pub mod input;
 pub mod losses;
 pub mod optimizer;
 
@@ -129,11 +132,20 @@ pub fn add_assign(gpu: &Gpu, target: &Tensor, addend: &Tensor) -> Result<()> {
 
 /// The sums of the columns of (rows, columns) in f32, always in the same order.
 fn column_sums(gpu: &Gpu, x: &Tensor, rows: usize, columns: usize) -> Result<Tensor> {
+    summed_columns(gpu, x, None, rows, columns)
+}
+
+/// The sums of the squares of the distances from each column's mean.
+fn column_squares(gpu: &Gpu, x: &Tensor, means: &Tensor, rows: usize, columns: usize) -> Result<Tensor> {
+    summed_columns(gpu, x, Some(means), rows, columns)
+}
+
+fn summed_columns(gpu: &Gpu, x: &Tensor, means: Option<&Tensor>, rows: usize, columns: usize) -> Result<Tensor> {
     // Parts of some hundred rows keep many blocks busy.
     let each = rows.div_ceil(rows.div_ceil(256).min(PARTS)).max(1);
     let parts = rows.div_ceil(each);
     let sums = gpu.empty(&[parts, columns], DType::F32)?;
-    let args = Args::new(&[Some(x), Some(&sums)], &[rows, columns, each], &[])?;
+    let args = Args::new(&[Some(x), Some(&sums), means], &[rows, columns, each], &[])?;
     gpu.launch(&of_type("column_sums", x.dtype()), [columns.div_ceil(COLUMNS), parts, 1], THREADS, &args)?;
     if parts == 1 {
         return Ok(sums.reshape(columns)?);

@@ -44,6 +44,26 @@ __device__ inline float silu_derivative(float x) {
     return s * (1.0f + x * (1.0f - s));
 }
 
+enum { IDENTITY, RELU, SILU, GELU };
+
+// 2 sqrt(2 / pi) (u + 0.044715 u^3): GELU in its tanh form is u sigmoid of it.
+__device__ inline float gelu_argument(float u) {
+    return 1.595769f * (u + 0.044715f * u * u * u);
+}
+
+__device__ inline float activation(int act, float u) {
+    if (act == GELU) return u * sigmoid(gelu_argument(u));
+    return act == SILU ? u * sigmoid(u) : act == RELU ? fmaxf(u, 0.0f) : u;
+}
+
+__device__ inline float derivative(int act, float u) {
+    if (act == GELU) {
+        float s = sigmoid(gelu_argument(u));
+        return s + u * s * (1.0f - s) * 1.595769f * (1.0f + 3.0f * 0.044715f * u * u);
+    }
+    return act == SILU ? silu_derivative(u) : act == RELU ? (u > 0.0f ? 1.0f : 0.0f) : 1.0f;
+}
+
 // The sum over all threads of a block of THREADS, given to each of them.
 __device__ inline float block_sum(float value) {
     __shared__ float sums[THREADS];

@@ -20,17 +20,21 @@ template <class T> __device__ void finish(const Args &a) {
 }
 FOR_BOTH(finish)
 
-// Column sums of p[0] (n[0] rows, n[1] columns), a line of p[1] for each n[2] rows.
-// Blocks: (n[1] / COLUMNS, n[0] / n[2]), both rounded up.
+// Column sums of p[0] (n[0] rows, n[1] columns), a line of p[1] for each n[2] rows; with means p[2], of the squares of the
+// distances from them. Blocks: (n[1] / COLUMNS, n[0] / n[2]), both rounded up.
 template <class T> __device__ void column_sums(const Args &a) {
     const T *x = (const T *)a.p[0];
+    const float *means = (const float *)a.p[2];
     float *out = (float *)a.p[1];
     __shared__ float sums[THREADS];
     unsigned rows = a.n[0], columns = a.n[1], t = threadIdx.x, column = blockIdx.x * COLUMNS + t % COLUMNS;
     unsigned first = blockIdx.y * (unsigned)a.n[2], last = min(first + (unsigned)a.n[2], rows);
     float sum = 0.0f;
     if (column < columns)
-        for (unsigned row = first + t / COLUMNS; row < last; row += ROWS) sum += widen(x[row * columns + column]);
+        for (unsigned row = first + t / COLUMNS; row < last; row += ROWS) {
+            float v = widen(x[row * columns + column]), d = means ? v - means[column] : 0.0f;
+            sum += means ? d * d : v;
+        }
     sums[t] = sum;
     __syncthreads();
     if (t >= COLUMNS || column >= columns) return;
@@ -155,4 +159,30 @@ KERNEL(cross_entropy) {
     for (unsigned i = threadIdx.x; i < classes; i += THREADS)
         out[i] = a.f[0] * (expf(z[i] - largest) / sum - (i == label ? 1.0f : 0.0f));
     if (threadIdx.x == 0) ((float *)a.p[3])[n] = largest + logf(sum) - z[label];
+}
+
+// Of logits p[0] with n[0] classes and probabilities p[1]: f[0] f[1]^2 times the sum of KL(q || softmax(logits / f[1])), q =
+// softmax(log probabilities / f[1]): its gradient p[2], and each image's divergence, times f[1]^2, p[3]. A block an image.
+KERNEL(distillation) {
+    unsigned classes = a.n[0], n = blockIdx.x;
+    const float *z = (const float *)a.p[0] + n * classes, *p = (const float *)a.p[1] + n * classes;
+    float *out = (float *)a.p[2] + n * classes, temperature = a.f[1];
+    float largest_z = -3.402823466e38f, largest_p = largest_z, sum_z = 0.0f, sum_p = 0.0f, divergence = 0.0f;
+    for (unsigned i = threadIdx.x; i < classes; i += THREADS) {
+        largest_z = fmaxf(largest_z, z[i] / temperature);
+        largest_p = fmaxf(largest_p, logf(p[i]) / temperature);
+    }
+    largest_z = block_max(largest_z), largest_p = block_max(largest_p);
+    for (unsigned i = threadIdx.x; i < classes; i += THREADS) {
+        sum_z += expf(z[i] / temperature - largest_z);
+        sum_p += expf(logf(p[i]) / temperature - largest_p);
+    }
+    float log_z = largest_z + logf(block_sum(sum_z)), log_p = largest_p + logf(block_sum(sum_p));
+    for (unsigned i = threadIdx.x; i < classes; i += THREADS) {
+        float log_s = z[i] / temperature - log_z, log_q = logf(p[i]) / temperature - log_p, q = expf(log_q);
+        if (q > 0.0f) divergence += q * (log_q - log_s);
+        out[i] = a.f[0] * temperature * (expf(log_s) - q);
+    }
+    divergence = block_sum(divergence);
+    if (threadIdx.x == 0) ((float *)a.p[3])[n] = temperature * temperature * divergence;
 }

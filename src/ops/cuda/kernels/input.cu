@@ -2,32 +2,13 @@
 
 #include "common.cuh"
 
-enum { IDENTITY, RELU, SILU, GELU };
 enum { KEEP, UPSAMPLE, POOL };
-
-// 2 sqrt(2 / pi) (u + 0.044715 u^3): GELU in its tanh form is u sigmoid of it.
-__device__ inline float gelu_argument(float u) {
-    return 1.595769f * (u + 0.044715f * u * u * u);
-}
-
-__device__ inline float activation(int act, float u) {
-    if (act == GELU) return u * sigmoid(gelu_argument(u));
-    return act == SILU ? u * sigmoid(u) : act == RELU ? fmaxf(u, 0.0f) : u;
-}
-
-__device__ inline float derivative(int act, float u) {
-    if (act == GELU) {
-        float s = sigmoid(gelu_argument(u));
-        return s + u * s * (1.0f - s) * 1.595769f * (1.0f + 3.0f * 0.044715f * u * u);
-    }
-    return act == SILU ? silu_derivative(u) : act == RELU ? (u > 0.0f ? 1.0f : 0.0f) : 1.0f;
-}
 
 // The first arguments of all kernels here.
 template <class T> struct Input {
     // (B, H, W, c0) and (B, H, W, c - c0).
     const T *x0, *x1;
-    // (B, groups, 2): mean and 1 / std.
+    // (B, groups, 2): mean and 1 / std; or none.
     const float *statistics;
     // (C), (C), (B, 2C) or none.
     const float *gamma, *beta, *scale_shift;
@@ -49,8 +30,10 @@ template <class T> struct Input {
         return ch < c0 ? widen(x0[pixel * c0 + ch]) : widen(x1[pixel * (c - c0) + ch - c0]);
     }
 
-    __device__ const float *moments(unsigned n, unsigned ch) const {
-        return statistics + (n * groups + ch / (c / groups)) * 2;
+    // Mean and 1 / std: 0 and 1 of an input that is not normalized, only scaled and shifted.
+    __device__ void moments(unsigned n, unsigned ch, float &mean, float &rstd) const {
+        const float *m = statistics + (n * groups + ch / (c / groups)) * 2;
+        mean = statistics ? m[0] : 0.0f, rstd = statistics ? m[1] : 1.0f;
     }
 
     // gamma (1 + scale).
@@ -60,8 +43,8 @@ template <class T> struct Input {
 
     // What is normalized is act(slope (x - mean) + offset): in this order a flat image leaves no noise around 0.
     __device__ void line(unsigned n, unsigned ch, float &mean, float &slope, float &offset) const {
-        const float *m = moments(n, ch);
-        mean = m[0], slope = m[1] * factor(n, ch);
+        moments(n, ch, mean, slope);
+        slope *= factor(n, ch);
         float scale = scale_shift ? scale_shift[n * 2 * c + ch] : 0.0f;
         float shift = scale_shift ? scale_shift[n * 2 * c + c + ch] : 0.0f;
         offset = beta[ch] * (1.0f + scale) + shift;
@@ -157,14 +140,14 @@ template <class T> __device__ void norm_sums(const Args &a) {
     unsigned t = threadIdx.x, ch = blockIdx.x * COLUMNS + t % COLUMNS, n = blockIdx.y, pixels = in.height * in.width;
     float du_sum = 0.0f, xhat_sum = 0.0f;
     if (ch < in.c) {
-        float mean, slope, offset;
+        float mean, slope, offset, rstd;
         in.line(n, ch, mean, slope, offset);
-        const float *m = in.moments(n, ch);
+        in.moments(n, ch, mean, rstd);
         for (unsigned p = t / COLUMNS; p < pixels; p += ROWS) {
             float x = in.at(n * pixels + p, ch);
             float du = derivative(in.act, slope * (x - mean) + offset) * in.gathered(dy, n, p / in.width, p % in.width, ch);
             du_sum += du;
-            xhat_sum += du * (x - m[0]) * m[1];
+            xhat_sum += du * (x - mean) * rstd;
         }
     }
     sums[0][t] = du_sum, sums[1][t] = xhat_sum;
@@ -180,8 +163,7 @@ template <class T> __device__ void norm_sums(const Args &a) {
 FOR_BOTH(norm_sums)
 
 // From these sums, p[6], for each image and channel: p[7] (B, 3, C), with which dx = p du + q x + r; p[8] (B, 2, C), the
-// image's part of the gradients of gamma and beta; p[9] (B, 2C) or none, the gradient of the scale and shift. f[0] is 0
-// where the statistics are constants, not the input's.
+// image's part of the gradients of gamma and beta; p[9] (B, 2C) or none, the gradient of the scale and shift.
 KERNEL(norm_factors) {
     Input<float> in(a);
     const float *sums = (const float *)a.p[6];
@@ -194,11 +176,13 @@ KERNEL(norm_factors) {
         m1 += in.factor(n, k) * sums[n * 2 * c + k];
         m2 += in.factor(n, k) * sums[n * 2 * c + c + k];
     }
-    float count = (float)(in.height * in.width * each), mean = in.moments(n, ch)[0], rstd = in.moments(n, ch)[1];
-    float q = -rstd * rstd * m2 / count * a.f[0];
+    float count = (float)(in.height * in.width * each), mean, rstd;
+    in.moments(n, ch, mean, rstd);
+    if (!in.statistics) m1 = m2 = 0.0f; // constants do not move with the input
+    float q = -rstd * rstd * m2 / count;
     factors[n * 3 * c + ch] = rstd * in.factor(n, ch);
     factors[n * 3 * c + c + ch] = q;
-    factors[n * 3 * c + 2 * c + ch] = -rstd * m1 / count * a.f[0] - q * mean;
+    factors[n * 3 * c + 2 * c + ch] = -rstd * m1 / count - q * mean;
     float du = sums[n * 2 * c + ch], du_xhat = sums[n * 2 * c + c + ch];
     float scale = 1.0f + (in.scale_shift ? in.scale_shift[n * 2 * c + ch] : 0.0f);
     parts[n * 2 * c + ch] = scale * du_xhat;
