@@ -9,8 +9,9 @@ use crate::commands::bench::random_images;
 use crate::data::Dataset;
 use crate::diffusion::{NoiseSchedule, Prediction};
 use crate::error::Result;
-use crate::eval::{Augmentation, BatchSource, Optimizer, Protocol, Targets, TrainingSet, train_step};
-use crate::models::students::{ConvNet, ConvNetConfig, NormKind};
+use crate::eval::{
+    Augmentation, BatchSource, Optimizer, Protocol, SoftTargets, StudentKind, Targets, TrainingSet, train_step,
+};
 use crate::models::unet::{LatentShape, UNet, UNetConfig};
 use crate::models::vae::{Vae, VaeConfig};
 use crate::nn::Params;
@@ -26,24 +27,42 @@ const OF_LOSSES: Allowed = Allowed { f32: 1e-4, tf32: 1e-2, bf16: 3e-2 };
 const EXACT: Allowed = Allowed { f32: 1e-5, tf32: 1e-5, bf16: 1e-5 };
 const BATCH: usize = 8;
 const CLASSES: usize = 10;
+/// Every kind of student, and every op of theirs, in narrow versions.
+const STUDENTS: [&str; 9] = [
+    "convnet-w16",
+    "convnet-w16-none",
+    "convnet-w16-batch",
+    "resnet18-w8-batch",
+    "vgg11-w8",
+    "alexnet-w16",
+    "lenet",
+    "mlp",
+    "vit-d2-w64",
+];
 
 pub fn checks() -> Vec<Check> {
-    let check = |name: &str, shapes: &str, losses: fn(&Device) -> Result<Vec<f64>>| Check {
+    let mut all = vec![
+        training("vae", "8x16x16x3", vae),
+        training("unet", "8x8x8x4", unet),
+        augmentations(32),
+        augmentations(63),
+    ];
+    all.extend(STUDENTS.map(|name| training(name, "8x32x32x3", move |device| student(name, device))));
+    all
+}
+
+/// The losses of a network in training.
+fn training(name: &str, shapes: &str, losses: impl Fn(&Device) -> Result<Vec<f64>> + 'static) -> Check {
+    let run = move |device: &Device| {
+        let (found, expected) = (losses(device)?, on_portable_cpu(&losses)?);
+        Ok(vec![Finding::between("losses", &found, &expected, largest(&expected, 1e-6))?])
+    };
+    Check {
         name: format!("{name}, {STEPS} training steps"),
         shapes: shapes.into(),
         allowed: OF_LOSSES,
-        run: Box::new(move |device| {
-            let (found, expected) = (losses(device)?, on_portable_cpu(losses)?);
-            Ok(vec![Finding::between("losses", &found, &expected, largest(&expected, 1e-6))?])
-        }),
-    };
-    vec![
-        check("vae", "8x16x16x3", vae),
-        check("unet", "8x8x8x4", unet),
-        check("convnet", "8x32x32x3", convnet),
-        augmentations(32),
-        augmentations(63),
-    ]
+        run: Box::new(run),
+    }
 }
 
 pub fn unet_sizes() -> UNetConfig {
@@ -122,13 +141,14 @@ fn augmentations(size: usize) -> Check {
     Check { name: "augmentations".into(), shapes: format!("3x{size}x{size}x3"), allowed: EXACT, run: Box::new(run) }
 }
 
-/// As `distill eval` trains a student: order, augmentation, SGD.
-fn convnet(device: &Device) -> Result<Vec<f64>> {
+/// As `distill eval` trains a student: order, augmentation, hard and soft labels by turns, SGD; last, the loss as it is
+/// tested.
+fn student(name: &str, device: &Device) -> Result<Vec<f64>> {
     let (size, examples) = (32, 20);
-    let sizes = ConvNetConfig { depth: 3, width: 16, norm: NormKind::Instance, size, classes: CLASSES };
-    let params = Params::new(0, device);
-    let network = ConvNet::new(sizes, params.builder())?;
-    let mut optimizer = Optimizer::new(&params, &Params::new(0, device), &Protocol::named("challenge")?)?;
+    let (params, protocol) = (Params::new(0, device), Protocol::named("challenge")?);
+    let kind: StudentKind = name.parse()?;
+    let network = kind.build(protocol.convnet_at(size)?, size, CLASSES, params.builder())?;
+    let mut optimizer = Optimizer::new(&params, &Params::new(0, device), &protocol)?;
     let set = TrainingSet::from(random_images("check pixels", examples, CLASSES, size));
     let (batches, source) =
         (Batches::new(0, examples, BATCH), BatchSource::new(&set, Dataset::Cifar100.normalization(), device)?);
@@ -136,9 +156,23 @@ fn convnet(device: &Device) -> Result<Vec<f64>> {
     for step in 0..STEPS {
         let indices: Vec<u32> = batches.at(step).into_iter().map(|i| i as u32).collect();
         let change = Augmentation::draw(&mut Rng::stream(0, "check augment", step as u32, 0), BATCH, size);
-        let labels = Targets::Hard(indices.iter().map(|&i| set.images.labels[i as usize]).collect());
-        let loss = train_step(&network, &mut optimizer, source.batch(&indices, &[change])?, &labels)?;
+        let labels: Vec<u16> = indices.iter().map(|&i| set.images.labels[i as usize]).collect();
+        let targets = if step % 2 == 0 { Targets::Hard(labels) } else { softened(&labels) };
+        let loss = train_step(network.as_ref(), &mut optimizer, source.batch(&indices, &[change])?, &targets)?;
         losses.push(f64::from(loss.to_scalar::<f32>()?));
     }
+    let (tape, all) = (Tape::inference(), (0..examples as u32).collect::<Vec<_>>());
+    let logits = network.forward(&tape, &Value::constant(source.batch(&all, &[])?))?;
+    losses.push(f64::from(ops::cross_entropy(&tape, &logits, &set.images.labels)?.scalar()?));
     Ok(losses)
+}
+
+/// Three quarters for the label, the rest for one other class.
+fn softened(labels: &[u16]) -> Targets {
+    let row = |&label: &u16| {
+        let mut row = [0.0; CLASSES];
+        (row[usize::from(label)], row[(usize::from(label) + 3) % CLASSES]) = (0.75, 0.25);
+        row
+    };
+    Targets::Soft(labels.iter().flat_map(row).collect(), SoftTargets { temperature: 4.0 })
 }

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use candle_core::{Device, Tensor};
+use candle_core::Tensor;
 use candle_nn::VarBuilder;
 
 use crate::error::Result;
@@ -75,9 +75,8 @@ impl ChannelNorm {
             ChannelNorm::Group(norm) => norm.before(tape, None, act),
             ChannelNorm::Batch(norm) => norm.before(tape, x, act)?,
             &ChannelNorm::None(channels) => {
-                let constant = |value: f32| {
-                    Result::Ok(Value::constant(Tensor::from_vec(vec![value; channels], channels, &Device::Cpu)?))
-                };
+                let device = x.tensor().device();
+                let constant = |value: f32| Result::Ok(Value::constant(Tensor::full(value, channels, device)?));
                 let (gamma, beta) = (constant(1.0)?, constant(0.0)?);
                 Norm { gamma, beta, scale_shift: None, groups: 0, act, eps: 0.0 }
             }
