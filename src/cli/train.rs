@@ -37,6 +37,9 @@ pub struct Training {
     /// pictures
     #[arg(long)]
     pub tensorboard: bool,
+    /// Take the VAE of this run instead of training one: its data and all settings of a VAE must be the same
+    #[arg(long, value_name = "RUN", value_hint = ValueHint::DirPath)]
+    pub vae: Option<PathBuf>,
     /// Measure samples at every validation of the UNet, in the features of the teacher in this folder, or of the newest one
     /// below it: their Frechet distance to the held-out tenth of train (fd), and the share that it takes for their class
     #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use crate::error::Result;
 use crate::progress::duration;
-use crate::stages::{Generator, Sampling, to_pixels};
+use crate::stages::{Generator, Sampling};
 use crate::{interrupt, usage};
 
 /// Share of the time left that is planned with: the rest goes to writing.
@@ -20,7 +20,7 @@ pub fn images_within(
 ) -> Result<u32> {
     let batch: Vec<(u32, u32)> = classes.iter().cycle().take(batch_size).map(|&class| (class, 0)).collect();
     let before = Instant::now();
-    to_pixels(&generator.sample(&batch, sampling, &interrupt::check)?)?;
+    generator.sample(&batch, sampling, &interrupt::check)?;
     let seconds_per_image = before.elapsed().as_secs_f64() / batch_size as f64;
     let left = limit.saturating_sub(start.elapsed()).as_secs_f64() * USABLE_SHARE;
     let images = (left / seconds_per_image) as usize;

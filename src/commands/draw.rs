@@ -1,10 +1,8 @@
 //! Drawing the images of a set batch by batch, and going on where an earlier call was stopped.
 
 use std::cell::Cell;
-use std::collections::VecDeque;
 use std::time::Instant;
 
-use candle_core::Tensor;
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 
@@ -14,7 +12,7 @@ use crate::environment::Environment;
 use crate::error::Result;
 use crate::progress::Console;
 use crate::run_dir::RunDir;
-use crate::stages::{Generator, Sampling, to_pixels};
+use crate::stages::{Generator, Sampling};
 use crate::{fail, interrupt};
 
 /// The images of a set, and how they are drawn.
@@ -61,10 +59,6 @@ impl Drawing<'_> {
         let bar = console.bar("sampling", done.get() as u64, (all * steps) as u64);
         let start = Instant::now();
         let mut images = 0;
-        // A GPU draws the next batch while the one before is read and written.
-        let ahead = usize::from(!self.generator.device.is_cpu());
-        let mut waiting = VecDeque::new();
-        let write = |(number, images): (usize, Tensor)| batches.write(number, to_pixels(&images)?);
         for number in missing {
             let batch = self.batch(number);
             let on_step = || {
@@ -75,15 +69,9 @@ impl Drawing<'_> {
                 bar.update(done.get() as u64, drawn as u64, None);
                 Ok(())
             };
-            waiting.push_back((number, self.generator.sample(batch, &self.sampling, &on_step)?));
+            batches.write(number, self.generator.sample(batch, &self.sampling, &on_step)?)?;
             images += batch.len();
-            if waiting.len() > ahead
-                && let Some(drawn) = waiting.pop_front()
-            {
-                write(drawn)?;
-            }
         }
-        waiting.into_iter().try_for_each(write)?;
         Ok(Drawn { images, seconds: start.elapsed().as_secs_f64() })
     }
 

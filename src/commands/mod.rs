@@ -21,6 +21,7 @@ mod presets;
 mod quality;
 mod report;
 mod resolve;
+mod reuse;
 mod run;
 mod runs;
 mod sample;

@@ -11,6 +11,7 @@ use super::begin;
 use super::dry_run::dry_run;
 use super::model_card;
 use super::resolve::{Resolved, resolve, run_dir};
+use super::reuse::{copy_vae, run_with_vae};
 use super::sample_quality::SampleQuality;
 use super::trained::load_vae;
 use super::{fetch, print, to_json};
@@ -100,11 +101,16 @@ pub fn train(
     let held = set.held_out();
     let held = if held.is_empty() { (0..set.len()).collect() } else { held };
     let quality = SampleQuality::of(training, &set.subset(&held), &device)?; // before anything is removed
+    let reused = training.vae.as_deref().map(|from| run_with_vae(from, config, &set.classes)).transpose()?;
     let _lock = begin::prepare(dir, config, training.overwrite, stage)?;
     console.log_to(&dir.log())?;
     begin::write_meta(resolved, dir, &set, &device, console)?;
     console.info(format!("{}: {} on {}", dir.root.display(), config.dataset, device::describe(&device)));
 
+    if let Some(other) = reused.filter(|_| !dir.weights("vae").is_file()) {
+        copy_vae(&other, dir)?;
+        console.info(format!("took the VAE of {}", other.root.display()));
+    }
     let validation: Vec<usize> = spread(held.len(), VALIDATION_IMAGES).into_iter().map(|i| held[i]).collect();
     let validation = set.subset(&validation);
     let images = if config.train.hold_out { set.hold_out().0 } else { set };

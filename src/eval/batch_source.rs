@@ -25,7 +25,7 @@ impl<S: Borrow<TrainingSet>> BatchSource<S> {
         Ok(BatchSource {
             #[cfg(any(feature = "cuda", cuda_emulated))]
             resident: if cfg!(cuda_emulated) || !device.is_cpu() {
-                Images::new(&set.borrow().pixels()?, table.levels(), device)?
+                Images::new(set.borrow().pixels(device)?, table.levels())?
             } else {
                 None
             },

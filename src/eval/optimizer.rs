@@ -1,7 +1,5 @@
 //! What updates a student's weights, as its protocol says.
 
-use candle_core::Device;
-
 use super::{OptimizerKind, Protocol, Sgd};
 use crate::error::Result;
 use crate::fail;
@@ -50,18 +48,10 @@ impl Optimizer {
         }
     }
 
-    /// Where the student is trained.
-    pub fn device(&self) -> Device {
-        match self {
-            Optimizer::Sgd(sgd) => sgd.device(),
-            Optimizer::AdamW(adam) => adam.optimizer.device(),
-        }
-    }
-
     /// One update of every parameter, in place, by the gradients of `loss`.
     ///
     /// # Errors
-    /// AdamW: the gradients are not finite.
+    /// AdamW: the gradients are not finite, but the loss is.
     pub fn step(&mut self, loss: &Value, gradients: &Gradients) -> Result<()> {
         match self {
             Optimizer::Sgd(sgd) => sgd.step(gradients),
@@ -73,8 +63,8 @@ impl Optimizer {
                     ema_decay: 0.0,
                 };
                 adam.steps += 1;
-                let (_, norm) = adam.optimizer.update(loss, gradients, sizes)?.read()?;
-                if !norm.is_finite() {
+                let (loss, norm) = adam.optimizer.update(loss, gradients, sizes)?.read()?;
+                if loss.is_finite() && !norm.is_finite() {
                     fail!(
                         "the gradient's norm at update {} is {norm}; lower the protocol's lr of {}",
                         adam.steps,

@@ -1,6 +1,6 @@
 //! Stochastic gradient descent with momentum, in PyTorch's formulation.
 
-use candle_core::{Device, Tensor};
+use candle_core::Tensor;
 use multiversion::multiversion;
 use rayon::prelude::*;
 
@@ -64,11 +64,6 @@ impl Sgd {
             })??;
         }
         Ok(())
-    }
-
-    /// Where the student is trained.
-    pub fn device(&self) -> Device {
-        self.params.first().map_or(Device::Cpu, |p| p.device().clone())
     }
 }
 

@@ -116,19 +116,7 @@ fn train(
             if pending.len() < read_every && seen < order.len() && update < plan.updates {
                 continue;
             }
-            let first = update + 1 - pending.len() as u32;
-            for (update, (loss, images)) in (first..).zip(pending.drain(..)) {
-                let loss = loss.to_scalar::<f32>()?;
-                if !loss.is_finite() {
-                    fail!(
-                        "{label}: the loss at update {update} is {loss}, expected a finite number; look at the training \
-                         images, or lower the protocol's lr of {}",
-                        protocol.lr
-                    );
-                }
-                total += f64::from(loss) * images as f64;
-                bar.update(u64::from(update), images as u64, Some(loss));
-            }
+            total += read(&mut pending, update, &label, protocol.lr, &bar)?;
         }
         let loss = (total / seen as f64) as f32;
         let done = EpochMetrics { run, epoch, update, loss, lr: optimizer.lr() };
@@ -136,6 +124,23 @@ fn train(
         epochs.push(done);
     }
     Ok(epochs)
+}
+
+/// The sum over images of the losses of the updates before `update`, which must be finite: (mean loss, images) each.
+fn read(pending: &mut Vec<(Tensor, usize)>, update: u32, label: &str, lr: f32, bar: &Bar) -> Result<f64> {
+    let (first, mut total) = (update + 1 - pending.len() as u32, 0.0);
+    for (update, (loss, images)) in (first..).zip(pending.drain(..)) {
+        let loss = loss.to_scalar::<f32>()?;
+        if !loss.is_finite() {
+            fail!(
+                "{label}: the loss at update {update} is {loss}, expected a finite number; look at the training images, or \
+                 lower the protocol's lr of {lr}"
+            );
+        }
+        total += f64::from(loss) * images as f64;
+        bar.update(u64::from(update), images as u64, Some(loss));
+    }
+    Ok(total)
 }
 
 /// Draws the batches of one student.

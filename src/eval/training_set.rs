@@ -8,7 +8,7 @@ use sha2::{Digest, Sha256};
 use crate::data::{ImageSet, Normalization};
 use crate::distilled::SoftLabels;
 #[cfg(any(feature = "cuda", cuda_emulated))]
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 /// Images to judge.
 #[derive(Clone, Debug)]
@@ -60,14 +60,17 @@ impl TrainingSet {
         }
     }
 
-    /// All images (N, size, size, 3) on the CPU: bytes, or normalized values where the set has these.
+    /// All images (N, size, size, 3) on `device`: bytes, or normalized values where the set has these.
     #[cfg(any(feature = "cuda", cuda_emulated))]
-    pub(super) fn pixels(&self) -> Result<Tensor> {
+    pub(super) fn pixels(&self, device: &Device) -> Result<Tensor> {
         let size = self.images.size;
         let shape = (self.images.len(), size, size, 3);
-        Ok(match &self.exact {
-            None => Tensor::from_slice(&self.images.pixels, shape, &Device::Cpu)?,
-            Some(exact) => Tensor::from_slice(exact, shape, &Device::Cpu)?,
+        let pixels = match &self.exact {
+            None => Tensor::from_slice(&self.images.pixels, shape, device),
+            Some(exact) => Tensor::from_slice(exact, shape, device),
+        };
+        pixels.map_err(|e| {
+            Error::Failed(format!("the GPU cannot hold all {} images ({e}); use --device cpu", self.images.len()))
         })
     }
 

@@ -44,8 +44,10 @@ impl BatchNorm {
     fn of_batch(&self, tape: &Tape, x: &Value) -> Result<(Value, Value)> {
         let found = batch_norm(tape, x, &tape.param(&self.weight), &tape.param(&self.bias), EPS)?;
         let n = (x.tensor().elem_count() / self.weight.elem_count()) as f32;
-        follow(&self.running_mean, &found.mean, 1.0, MOMENTUM)?;
-        follow(&self.running_var, &found.variance, n / (n - 1.0).max(1.0), MOMENTUM)?;
+        let others = Tensor::full((n - 1.0).max(1.0), self.weight.shape(), self.weight.device())?;
+        let unbiased = (found.variance.affine(f64::from(n), 0.0)? / others)?;
+        follow(&self.running_mean, &found.mean, MOMENTUM)?;
+        follow(&self.running_var, &unbiased, MOMENTUM)?;
         Ok((found.factor, found.offset))
     }
 

@@ -92,14 +92,14 @@ fn row(tape: &Tape, x: &Value, index: usize) -> Result<Value> {
     }))
 }
 
-/// `average += rate (factor source - average)`, in place; all of one shape, in f32.
-pub fn follow(average: &Tensor, source: &Tensor, factor: f32, rate: f32) -> Result<()> {
+/// `average += rate (source - average)`, in place; both of one shape, in f32.
+pub fn follow(average: &Tensor, source: &Tensor, rate: f32) -> Result<()> {
     #[cfg(any(feature = "cuda", cuda_emulated))]
     if let Some(gpu) = cuda::Gpu::of(average) {
-        return cuda::activate::follow(&gpu, average, source, factor, rate);
+        return cuda::activate::follow(&gpu, average, source, rate);
     }
     let source = Floats::of(source)?;
     update(average, |average| {
-        average.iter_mut().zip(&*source).for_each(|(a, s)| *a += rate * (factor * s - *a));
+        average.iter_mut().zip(&*source).for_each(|(a, s)| *a += rate * (s - *a));
     })
 }

@@ -2,7 +2,7 @@
 
 use candle_core::{Device, Tensor};
 
-use super::LatentStatistics;
+use super::{LatentStatistics, to_pixels};
 use crate::config::Config;
 use crate::diffusion::samplers::{Ddim, DpmSolver, Sampler, SamplerKind};
 use crate::diffusion::{Guided, Network, NoiseSchedule, NoiseSource, Parameterized};
@@ -39,14 +39,14 @@ pub struct Generator<'a> {
 }
 
 impl Generator<'_> {
-    /// Samples the images named by (class, index within the class): (B, H, W, 3) for [`to_pixels`](super::to_pixels), which
-    /// waits for a GPU. `on_step` is called after every step of the sampler.
+    /// Samples the images named by (class, index within the class): bytes, (B, H, W, 3). `on_step` is called after
+    /// every step of the sampler.
     pub fn sample(
         &self,
         images: &[(u32, u32)],
         sampling: &Sampling,
         on_step: &dyn Fn() -> Result<()>,
-    ) -> Result<Tensor> {
+    ) -> Result<Vec<u8>> {
         let schedule = NoiseSchedule::new(self.config.diffusion.schedule, self.config.diffusion.steps);
         let shape = self.config.latents(self.classes);
         let noise = NoiseSource {
@@ -65,7 +65,7 @@ impl Generator<'_> {
             SamplerKind::DpmSolver => &DpmSolver { schedule, steps },
         };
         let latents = self.statistics.restore(&sampler.sample(&guided, &noise, on_step)?)?;
-        Ok(self.vae.decode(&Tape::inference(), &Value::constant(latents))?.tensor().clone())
+        to_pixels(self.vae.decode(&Tape::inference(), &Value::constant(latents))?.tensor())
     }
 }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use candle_core::{Device, Tensor};
 
 use super::generator::{Generator, Sampling};
-use super::{Latents, PICTURE_COLUMNS, PICTURE_ROWS, to_pixels};
+use super::{Latents, PICTURE_COLUMNS, PICTURE_ROWS};
 use crate::config::Config;
 use crate::data::{Class, ImageSet};
 use crate::diffusion::NoiseSchedule;
@@ -139,7 +139,7 @@ impl<'a> UNetTask<'a> {
         };
         let mut pixels = Vec::new();
         for batch in images.chunks(self.config.sampler.batch_size) {
-            pixels.extend(to_pixels(&self.generator().sample(batch, &sampling, &interrupt::check)?)?);
+            pixels.extend(self.generator().sample(batch, &sampling, &interrupt::check)?);
         }
         let labels = images.iter().map(|&(class, _)| class as u16).collect();
         Ok(ImageSet { pixels, labels, size: self.config.image_size, classes: self.classes.clone() })
@@ -191,7 +191,7 @@ impl Task for UNetTask<'_> {
             (0..PICTURE_ROWS as u32).flat_map(|row| (0..columns).map(move |column| (class(column), row))).collect();
         let sampling =
             Sampling { steps: PICTURE_STEPS.min(self.schedule.len()), ..Sampling::of(self.config, self.config.seed) };
-        let pixels = to_pixels(&self.generator().sample(&images, &sampling, &interrupt::check)?)?;
+        let pixels = self.generator().sample(&images, &sampling, &interrupt::check)?;
         let size = self.config.image_size;
         let images: Vec<&[u8]> = pixels.chunks(size * size * 3).collect();
         save_grid(path, &images, size, columns, 2)

@@ -1,6 +1,6 @@
 //! AdamW with visible state, and the EMA of the weights, in one pass over each parameter.
 
-use candle_core::{Device, Tensor};
+use candle_core::Tensor;
 use multiversion::multiversion;
 use rayon::prelude::*;
 
@@ -9,7 +9,7 @@ use crate::nn::Params;
 use crate::ops::cpu::{self, Floats};
 #[cfg(any(feature = "cuda", cuda_emulated))]
 use crate::ops::cuda;
-use crate::ops::{Gradients, Value};
+use crate::ops::{Gradients, Value, follow};
 
 /// AdamW (Loshchilov and Hutter 2019, algorithm 2) with PyTorch's order of operations, and an exponential moving
 /// average of the weights (Karras et al. 2023, section 3, for why).
@@ -81,11 +81,6 @@ impl AdamW {
         Ok(AdamW { beta1: 0.9, beta2: 0.99, eps: 1e-8, weight_decay, slots, statistics })
     }
 
-    /// Where the parameters are.
-    pub fn device(&self) -> Device {
-        self.slots.first().map_or(Device::Cpu, |slot| slot.param.device().clone())
-    }
-
     /// The moments as (name, tensor) pairs: "m.NAME" and "v.NAME". The tensors are the live ones.
     pub fn state(&self) -> Vec<(String, Tensor)> {
         let pair = |s: &Slot| [(format!("m.{}", s.name), s.m.clone()), (format!("v.{}", s.name), s.v.clone())];
@@ -123,6 +118,7 @@ impl AdamW {
         let Factors { beta1, beta2, decay, step, bias2, eps, ema, .. } = self.factors(1.0, sizes);
         let numbers = [beta1, beta2, decay, step, bias2, eps, ema, sizes.clip_norm as f32];
         chunks.adamw(gpu, &squared_norm, loss.tensor(), numbers)?;
+        self.follow_statistics(ema)?;
         Ok(Figures::Pending { loss: loss.tensor().clone(), squared_norm })
     }
 
@@ -164,13 +160,12 @@ impl AdamW {
                 });
             })?;
         }
-        for (value, average) in &self.statistics {
-            let value = Floats::of(value)?;
-            cpu::update(average, |average| {
-                average.iter_mut().zip(&*value).for_each(|(a, v)| *a += (1.0 - factors.ema) * (v - *a));
-            })?;
-        }
-        Ok(())
+        self.follow_statistics(factors.ema)
+    }
+
+    /// Running statistics are averaged like weights.
+    fn follow_statistics(&self, ema: f32) -> Result<()> {
+        self.statistics.iter().try_for_each(|(value, average)| follow(average, value, 1.0 - ema))
     }
 }
 

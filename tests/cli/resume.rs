@@ -53,6 +53,28 @@ fn a_second_signal_ends_the_process_at_once_and_harms_nothing() {
     assert!(String::from_utf8_lossy(&stderr).contains("vae: goes on from step"), "goes on after it");
 }
 
+#[test]
+fn a_vae_that_is_reused_is_what_training_gives() {
+    let place = Place::new();
+    place.ok(&format!("train {} --name first -q", tiny()));
+    let other = "--set train.unet.steps=7 --set train.log_every=3";
+    place.ok(&format!("train {} {other} --name reused --vae runs/first -q", tiny()));
+    place.ok(&format!("train {} {other} --name trained -q", tiny()));
+    for file in ["vae/final.safetensors", "unet/final.safetensors"] {
+        let read = |run: &str| fs::read(place.path("runs").join(run).join(file)).unwrap();
+        let same = read("reused") == read("trained");
+        // The card of a copied VAE names the settings of the run that it was trained in.
+        assert!(same || file.starts_with("vae") && read("reused") == read("first"), "{file} differs");
+    }
+    for (change, key) in [("train.vae.steps=9", "train.vae.steps"), ("train.kl_weight=1e-3", "train.kl_weight")] {
+        let error = place.fails(2, &format!("train {} --set {change} --name no --vae runs/first", tiny()));
+        assert!(error.contains(key), "{error}");
+    }
+    let error = place.fails(2, &format!("train {} --name no --vae runs/none", tiny()));
+    assert!(error.contains("no finished VAE"), "{error}");
+    assert!(!place.path("runs/no").exists());
+}
+
 /// What a validation measures takes long, and only then is the step saved.
 #[test]
 fn a_signal_during_a_validation_loses_no_step() {

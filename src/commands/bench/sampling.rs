@@ -11,7 +11,7 @@ use crate::models::unet::UNet;
 use crate::models::vae::Vae;
 use crate::nn::Params;
 use crate::ops::Tape;
-use crate::stages::{Generator, LatentStatistics, Sampling, to_pixels};
+use crate::stages::{Generator, LatentStatistics, Sampling};
 
 /// A step samples and decodes `batch` images as `distill sample` does. `forward`, which other programs compare, is one
 /// prediction, decoded.
@@ -32,7 +32,7 @@ pub fn sample(config: &Config, batch: usize, device: &Device) -> Result<Work> {
     let step = Box::new(move |seed| {
         let (vae, unet, statistics, config, device) = (&vae, &unet, &statistics, &config, device.clone());
         let generator = Generator { vae, unet, statistics, config, classes: CLASSES, device };
-        to_pixels(&generator.sample(&images, &Sampling::of(config, seed), &|| Ok(()))?).map(drop)
+        generator.sample(&images, &Sampling::of(config, seed), &|| Ok(())).map(|_| ())
     });
     Ok(Work { params, inputs, forward, trains: false, step, images: batch })
 }

@@ -91,13 +91,14 @@ fn student_epoch(_: &Config, batch: usize, device: &Device) -> Result<Work> {
     let mut optimizer = Optimizer::new(&params, &Params::new(0, device), &protocol)?;
     let step = Box::new(move |epoch: u64| {
         let order = Rng::stream(0, "bench order", epoch as u32, 0).permutation(EPOCH);
+        let mut losses = Vec::new();
         for (i, indices) in order.chunks(batch).enumerate() {
             let mut rng = Rng::stream(0, "bench augment", epoch as u32, i as u32);
             let change = Augmentation::draw(&mut rng, indices.len(), STUDENT_SIZE);
             let labels = Targets::Hard(indices.iter().map(|&i| all[i as usize]).collect());
-            train_step(&net, &mut optimizer, source.batch(indices, &[change])?, &labels)?;
+            losses.push(train_step(&net, &mut optimizer, source.batch(indices, &[change])?, &labels)?);
         }
-        Ok(())
+        losses.iter().try_for_each(|loss| Ok(loss.to_scalar::<f32>().map(drop)?))
     });
     Ok(Work { params, inputs, forward, trains: true, step, images: EPOCH })
 }

@@ -1,4 +1,5 @@
-//! Ten training steps of a small VAE, UNet and ConvNet: their losses beside those of the CPU's portable kernels in f32.
+//! Ten training steps of a small VAE, UNet and student of every kind: their losses beside those of the CPU's portable kernels
+//! in f32; and the batches of students.
 
 use std::slice;
 
@@ -23,8 +24,8 @@ use crate::train::{AdamW, Batches, StepSizes};
 const STEPS: u64 = 10;
 /// Parts of the largest loss. A rounding that switches one ReLU of the student's changes more than any other.
 const OF_LOSSES: Allowed = Allowed { f32: 1e-4, tf32: 1e-2, bf16: 3e-2 };
-/// Arithmetic in f32 whatever the networks compute in.
-const EXACT: Allowed = Allowed { f32: 1e-5, tf32: 1e-5, bf16: 1e-5 };
+/// Always in f32; a grid's coordinates are rounded in other ways.
+const OF_PIXELS: Allowed = Allowed { f32: 1e-4, tf32: 1e-4, bf16: 1e-4 };
 const BATCH: usize = 8;
 const CLASSES: usize = 10;
 /// Every kind of student, and every op of theirs, in narrow versions.
@@ -138,7 +139,7 @@ fn augmentations(size: usize) -> Check {
         }
         Ok(findings)
     };
-    Check { name: "augmentations".into(), shapes: format!("3x{size}x{size}x3"), allowed: EXACT, run: Box::new(run) }
+    Check { name: "augmentations".into(), shapes: format!("3x{size}x{size}x3"), allowed: OF_PIXELS, run: Box::new(run) }
 }
 
 /// As `distill eval` trains a student: order, augmentation, hard and soft labels by turns, SGD; last, the loss as it is

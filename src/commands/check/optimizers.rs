@@ -15,6 +15,8 @@ use crate::train::{AdamW, StepSizes};
 const STEPS: u64 = 3;
 /// Parameters of several shapes, one of them larger than what a task takes.
 const SHAPES: [(&str, &[usize]); 3] = [("bias", &[5]), ("large", &[300, 251]), ("weight", &[7, 3, 3, 4])];
+/// A statistic, which no gradient moves: the average follows it.
+const STATISTIC: &str = "norm.running_mean";
 /// Both compute in f32 whatever the networks do.
 const ALLOWED: Allowed = Allowed { f32: 1e-5, tf32: 1e-5, bf16: 1e-5 };
 
@@ -28,8 +30,8 @@ pub fn checks() -> Vec<Check> {
     vec![check("adamw, clip and average, 3 steps", adamw), check("sgd, 3 steps", sgd)]
 }
 
-/// Parameters on the device, and the same in double precision.
-fn parameters(device: &Device) -> Result<(Params, BTreeMap<String, Vec<f64>>)> {
+/// Parameters on the device, with a statistic of this value, and the same in double precision.
+fn parameters(device: &Device, statistic: f32) -> Result<(Params, BTreeMap<String, Vec<f64>>)> {
     let params = Params::new(0, device);
     let builder = params.builder();
     let (mut tensors, mut exact) = (BTreeMap::new(), BTreeMap::new());
@@ -39,6 +41,9 @@ fn parameters(device: &Device) -> Result<(Params, BTreeMap<String, Vec<f64>>)> {
         exact.insert(name.to_string(), doubles(&tensor)?);
         tensors.insert(name.to_string(), tensor.to_device(device)?);
     }
+    builder.get(2, STATISTIC)?;
+    tensors.insert(STATISTIC.into(), Tensor::full(statistic, 2, device)?);
+    exact.insert(STATISTIC.into(), vec![f64::from(statistic); 2]);
     params.assign(&tensors, "check")?;
     Ok((params, exact))
 }
@@ -47,7 +52,7 @@ fn parameters(device: &Device) -> Result<(Params, BTreeMap<String, Vec<f64>>)> {
 fn gradients(params: &Params, step: u64) -> Result<(Value, Gradients, BTreeMap<String, Vec<f64>>)> {
     let tape = Tape::recording();
     let (mut terms, mut exact) = (Vec::new(), BTreeMap::new());
-    for (name, param) in params.named() {
+    for (name, param) in params.trainable() {
         let weights = normal(&format!("gradient of {name}"), step as usize, param.dims())?;
         exact.insert(name, doubles(&weights)?);
         terms.push(functional(&tape, &tape.param(&param), &weights)?);
@@ -68,7 +73,7 @@ fn compared(what: &str, found: &Params, expected: &BTreeMap<String, Vec<f64>>) -
 
 /// Loshchilov and Hutter (2019), algorithm 2; gradients clipped to their L2 norm; an average of the weights.
 fn adamw(device: &Device) -> Result<Vec<Finding>> {
-    let ((params, mut p), (ema, mut average)) = (parameters(device)?, parameters(device)?);
+    let ((params, mut p), (ema, mut average)) = (parameters(device, 3.0)?, parameters(device, 1.0)?);
     let mut optimizer = AdamW::new(&params, &ema, 0.1)?;
     let (beta1, beta2, eps, decay, lr, clip, kept) = (0.9, 0.99, 1e-8, 0.1, 1e-2, 1.0, 0.9);
     let (mut m, mut v) = (BTreeMap::new(), BTreeMap::new());
@@ -93,13 +98,16 @@ fn adamw(device: &Device) -> Result<Vec<Finding>> {
                 average[i] += (1.0 - kept) * (p[i] - average[i]);
             }
         }
+        let statistic = &p[STATISTIC];
+        let averages = average.entry(STATISTIC.into()).or_default();
+        averages.iter_mut().zip(statistic).for_each(|(a, s)| *a += (1.0 - kept) * (s - *a));
     }
     Ok([norms, compared("parameter", &params, &p)?, compared("average of", &ema, &average)?].concat())
 }
 
 /// As PyTorch has it: v = momentum v + g + decay p; p = p - lr v.
 fn sgd(device: &Device) -> Result<Vec<Finding>> {
-    let (params, mut p) = parameters(device)?;
+    let (params, mut p) = parameters(device, 3.0)?;
     let protocol = Protocol { lr: 0.1, momentum: 0.9, weight_decay: 0.01, ..Protocol::named("challenge")? };
     let (lr, momentum, decay) =
         (f64::from(protocol.lr), f64::from(protocol.momentum), f64::from(protocol.weight_decay));

@@ -19,7 +19,7 @@ pub fn activate(
     residual: Option<&Value>,
     act: Activation,
 ) -> Result<Value> {
-    let prepared = Prepared::new(&gpu, input, dims)?;
+    let mut prepared = Prepared::new(&gpu, input, dims)?;
     let (dtype, n) = (prepared.values.dtype(), prepared.values.elem_count());
     let added = residual.map(|r| cast(&gpu, r.tensor(), dtype)).transpose()?;
     let out = gpu.empty(&dims, dtype)?;
@@ -28,6 +28,7 @@ pub fn activate(
     let sum = (!told).then(|| gpu.empty(&dims, dtype)).transpose()?;
     let tensors = [Some(&prepared.values), added.as_ref(), Some(&out), sum.as_ref()];
     gpu.each(&of_type("activate", dtype), n, &tensors, &[n, number(act)], &[])?;
+    prepared.forget_values();
     let kept = sum.unwrap_or_else(|| out.clone());
     let of_input = input.values();
     let mut inputs: Vec<&Value> = of_input.iter().collect();
@@ -99,8 +100,8 @@ pub fn batch_norm(tape: &Tape, gpu: Gpu, x: &Value, gamma: &Value, beta: &Value,
     BatchFactors::new(tape, &both, mean, variance)
 }
 
-/// `average += rate (factor source - average)`, in place.
-pub fn follow(gpu: &Gpu, average: &Tensor, source: &Tensor, factor: f32, rate: f32) -> Result<()> {
-    let n: usize = average.elem_count();
-    gpu.each("follow", n, &[Some(average), Some(source)], &[n], &[rate, factor])
+/// `average += rate (source - average)`, in place.
+pub fn follow(gpu: &Gpu, average: &Tensor, source: &Tensor, rate: f32) -> Result<()> {
+    let n = average.elem_count();
+    gpu.each("follow", n, &[Some(average), Some(source)], &[n], &[rate])
 }

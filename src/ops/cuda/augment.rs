@@ -1,6 +1,6 @@
 //! A student's images on the GPU, where its batches are made of them.
 
-use candle_core::{DType, Device, Tensor};
+use candle_core::{DType, Tensor};
 
 use super::{Args, Gpu, THREADS};
 use crate::error::Result;
@@ -20,9 +20,9 @@ pub struct Images {
 }
 
 impl Images {
-    /// None where the device is not a GPU; `pixels` lie on the CPU.
-    pub fn new(pixels: &Tensor, levels: &[[f32; 256]; 3], device: &Device) -> Result<Option<Self>> {
-        let (pixels, levels) = (pixels.to_device(device)?, Tensor::new(levels, device)?);
+    /// None where `pixels` do not lie on a GPU.
+    pub fn new(pixels: Tensor, levels: &[[f32; 256]; 3]) -> Result<Option<Self>> {
+        let levels = Tensor::new(levels, pixels.device())?;
         let (_, size, ..) = pixels.dims4()?;
         Ok(Gpu::of(&pixels).map(|gpu| Images { gpu, pixels, levels, size }))
     }

@@ -38,7 +38,7 @@ pub fn address(tensor: &Tensor) -> Result<u64> {
         Storage::Cpu(CpuStorage::U8(values)) => values.as_ptr() as u64,
         Storage::Cpu(CpuStorage::U32(values)) => values.as_ptr() as u64,
         Storage::Cpu(CpuStorage::I64(values)) => values.as_ptr() as u64,
-        _ => fail!("a kernel of the GPU needs a tensor of f32 or bf16, found {:?}", tensor.dtype()),
+        _ => fail!("a kernel of the GPU needs a tensor of f32, bf16, u8, u32 or i64, found {:?}", tensor.dtype()),
     };
     Ok(start + (first * tensor.dtype().size_in_bytes()) as u64)
 }

@@ -118,7 +118,7 @@ pub fn address(tensor: &Tensor) -> Result<u64> {
         DType::U8 => start::<u8>(storage)?,
         DType::U32 => start::<u32>(storage)?,
         DType::I64 => start::<i64>(storage)?,
-        other => fail!("a kernel of the GPU needs a tensor of f32 or bf16, found {other:?}"),
+        other => fail!("a kernel of the GPU needs a tensor of f32, bf16, u8, u32 or i64, found {other:?}"),
     };
     Ok(start + (first * tensor.dtype().size_in_bytes()) as u64)
 }

@@ -93,6 +93,11 @@ impl Prepared {
         Ok(out)
     }
 
+    /// Frees what was read, where the way back does not need it.
+    pub fn forget_values(&mut self) {
+        self.values = self.parts[0].clone();
+    }
+
     /// Whether the gradient of anything in it is wanted.
     pub fn needs_gradient(&self) -> bool {
         self.input.values().iter().any(Value::needs_gradient)

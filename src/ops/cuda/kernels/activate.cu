@@ -22,11 +22,13 @@ template <class T> __device__ void activate_backward(const Args &a) {
 }
 FOR_BOTH(activate_backward)
 
-// Which of 2 x 2 values, `row` elements from line to line and `c` from pixel to pixel, is the largest: the first of equals.
+// Which of 2 x 2 values, `row` elements from line to line and `c` from pixel to pixel, is the largest: the first of equals; NaN is larger.
 template <class T> __device__ inline unsigned largest_of_four(const T *x, unsigned row, unsigned c) {
     unsigned best = 0;
-    for (unsigned k = 1; k < 4; k++)
-        if (widen(x[k / 2 * row + k % 2 * c]) > widen(x[best / 2 * row + best % 2 * c])) best = k;
+    for (unsigned k = 1; k < 4; k++) {
+        float value = widen(x[k / 2 * row + k % 2 * c]);
+        if (value > widen(x[best / 2 * row + best % 2 * c]) || value != value) best = k;
+    }
     return best;
 }
 
@@ -110,9 +112,9 @@ template <class T> __device__ void channel_lines(const Args &a) {
 }
 FOR_BOTH(channel_lines)
 
-// p[0] += f[0] (f[1] p[1] - p[0]): a running average.
+// p[0] += f[0] (p[1] - p[0]): a running average.
 KERNEL(follow) {
     unsigned i = place();
     float *average = (float *)a.p[0];
-    if (i < a.n[0]) average[i] += a.f[0] * (a.f[1] * ((const float *)a.p[1])[i] - average[i]);
+    if (i < a.n[0]) average[i] += a.f[0] * (((const float *)a.p[1])[i] - average[i]);
 }

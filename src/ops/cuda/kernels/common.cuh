@@ -1,6 +1,6 @@
 // What all kernels share: their one argument, the two types of elements, and sums over a block.
 //
-// Only the plainest part of CUDA is used (no shuffles, no vendor headers), so that scripts/cuda_emulator.h can run the same
+// Only the plainest part of CUDA is used (no shuffles, no vendor headers), so that scripts/cuda_emulator.cpp can run the same
 // source on a processor.
 
 #pragma once
@@ -53,7 +53,8 @@ __device__ inline float gelu_argument(float u) {
 
 __device__ inline float activation(int act, float u) {
     if (act == GELU) return u * sigmoid(gelu_argument(u));
-    return act == SILU ? u * sigmoid(u) : act == RELU ? fmaxf(u, 0.0f) : u;
+    if (act == RELU) return u > 0.0f ? u : 0.0f * u; // which keeps a NaN visible
+    return act == SILU ? u * sigmoid(u) : u;
 }
 
 __device__ inline float derivative(int act, float u) {

@@ -1,0 +1,53 @@
+//! `distill train --vae RUN`: the VAE of another run, where training it again would give the same.
+
+use std::fs;
+use std::path::Path;
+
+use candle_core::Device;
+
+use crate::config::Config;
+use crate::data::Class;
+use crate::error::{AtPath, Result};
+use crate::fs::{make_folder, write_atomic};
+use crate::run_dir::RunDir;
+use crate::stages::read_trained;
+use crate::usage;
+
+/// Settings that a VAE does not depend on start so.
+const OF_OTHERS: [&str; 6] =
+    ["unet.", "diffusion.", "train.unet.", "train.log_every", "train.checkpoint_every", "train.sample_every"];
+
+/// The run at `from`, after a look at its VAE.
+///
+/// # Errors
+/// It is not finished or damaged, or `config` and the classes would have given another.
+pub fn run_with_vae(from: &Path, config: &Config, classes: &[Class]) -> Result<RunDir> {
+    let other = RunDir::new(from);
+    if !other.weights("vae").is_file() {
+        usage!("--vae {}: no finished VAE is there; name a run that has trained one", from.display());
+    }
+    let (card, _) = read_trained(&other, "vae", &Device::Cpu)?;
+    let differences = config.training_differences(&card.config);
+    if let Some(key) = differences.iter().find(|key| !OF_OTHERS.iter().any(|start| key.starts_with(start))) {
+        usage!("--vae {}: its VAE was trained with another {key}; set it alike, or train one", from.display());
+    }
+    if card.classes != classes {
+        usage!("--vae {}: its VAE was trained on other classes; train one", from.display());
+    }
+    Ok(other)
+}
+
+/// Copies the VAE of the run `other` into the run `dir`, which has none yet.
+pub fn copy_vae(other: &RunDir, dir: &RunDir) -> Result<()> {
+    make_folder(&dir.stage("vae"))?;
+    // The weights last: where they are, the stage has ended.
+    let metrics = other.stage("vae").join("metrics.jsonl");
+    for (path, target) in [
+        (metrics, dir.stage("vae").join("metrics.jsonl")),
+        (other.summary("vae"), dir.summary("vae")),
+        (other.weights("vae"), dir.weights("vae")),
+    ] {
+        write_atomic(&target, &fs::read(&path).at(&path)?)?;
+    }
+    Ok(())
+}
