@@ -1,7 +1,6 @@
 //! `distill sample --pool`: more images are drawn than are kept.
 
 use candle_core::Device;
-
 use serde_json::{Value, json};
 
 use crate::cli::SampleArgs;

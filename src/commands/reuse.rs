@@ -5,8 +5,9 @@ use std::path::Path;
 
 use candle_core::Device;
 
+use super::inspect::read_json;
 use crate::config::Config;
-use crate::data::Class;
+use crate::data::ImageSet;
 use crate::error::{AtPath, Result};
 use crate::fs::{make_folder, write_atomic};
 use crate::run_dir::RunDir;
@@ -20,8 +21,8 @@ const OF_OTHERS: [&str; 6] =
 /// The run at `from`, after a look at its VAE.
 ///
 /// # Errors
-/// It is not finished or damaged, or `config` and the classes would have given another.
-pub fn run_with_vae(from: &Path, config: &Config, classes: &[Class]) -> Result<RunDir> {
+/// It is not finished or damaged, or `config` and the train split `set` would have given another.
+pub fn run_with_vae(from: &Path, config: &Config, set: &ImageSet) -> Result<RunDir> {
     let other = RunDir::new(from);
     if !other.weights("vae").is_file() {
         usage!("--vae {}: no finished VAE is there; name a run that has trained one", from.display());
@@ -31,8 +32,8 @@ pub fn run_with_vae(from: &Path, config: &Config, classes: &[Class]) -> Result<R
     if let Some(key) = differences.iter().find(|key| !OF_OTHERS.iter().any(|start| key.starts_with(start))) {
         usage!("--vae {}: its VAE was trained with another {key}; set it alike, or train one", from.display());
     }
-    if card.classes != classes {
-        usage!("--vae {}: its VAE was trained on other classes; train one", from.display());
+    if read_json(&other.meta())?["data_sha256"] != set.sha256() {
+        usage!("--vae {}: its VAE was trained on other images; train one", from.display());
     }
     Ok(other)
 }

@@ -70,6 +70,11 @@ fn a_vae_that_is_reused_is_what_training_gives() {
         let error = place.fails(2, &format!("train {} --set {change} --name no --vae runs/first", tiny()));
         assert!(error.contains(key), "{error}");
     }
+    let meta = place.path("runs/first/meta.json");
+    let other = fs::read_to_string(&meta).unwrap().replace("\"data_sha256\": \"", "\"data_sha256\": \"0");
+    fs::write(&meta, other).unwrap();
+    let error = place.fails(2, &format!("train {} --name no --vae runs/first", tiny()));
+    assert!(error.contains("other images"), "{error}");
     let error = place.fails(2, &format!("train {} --name no --vae runs/none", tiny()));
     assert!(error.contains("no finished VAE"), "{error}");
     assert!(!place.path("runs/no").exists());
