@@ -18,12 +18,16 @@ use crate::usage;
 const OF_OTHERS: [&str; 6] =
     ["unet.", "diffusion.", "train.unet.", "train.log_every", "train.checkpoint_every", "train.sample_every"];
 
-/// The run at `from`, after a look at its VAE.
+/// The run at `from`, whose VAE the run `dir` is to take, after a look at it.
 ///
 /// # Errors
-/// It is not finished or damaged, or `config` and the train split `set` would have given another.
-pub fn run_with_vae(from: &Path, config: &Config, set: &ImageSet) -> Result<RunDir> {
+/// It is the same run, it is not finished or damaged, or `config` and the train split `set` would have given another.
+pub fn run_with_vae(from: &Path, dir: &RunDir, config: &Config, set: &ImageSet) -> Result<RunDir> {
     let other = RunDir::new(from);
+    // Starting again would remove it before it is taken.
+    if dir.root.exists() && from.canonicalize().ok() == dir.root.canonicalize().ok() {
+        usage!("--vae {}: is the run that is to be trained; leave --vae out", from.display());
+    }
     if !other.weights("vae").is_file() {
         usage!("--vae {}: no finished VAE is there; name a run that has trained one", from.display());
     }

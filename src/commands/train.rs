@@ -101,7 +101,9 @@ pub fn train(
     let held = set.held_out();
     let held = if held.is_empty() { (0..set.len()).collect() } else { held };
     let quality = SampleQuality::of(training, &set.subset(&held), &device)?; // before anything is removed
-    let reused = training.vae.as_deref().map(|from| run_with_vae(from, config, &set)).transpose()?;
+    let wanted = training.overwrite || !dir.weights("vae").is_file();
+    let reused = training.vae.as_deref().filter(|_| wanted);
+    let reused = reused.map(|from| run_with_vae(from, dir, config, &set)).transpose()?;
     let _lock = begin::prepare(dir, config, training.overwrite, stage)?;
     console.log_to(&dir.log())?;
     begin::write_meta(resolved, dir, &set, &device, console)?;

@@ -19,6 +19,7 @@ use crate::nn::Params;
 use crate::ops::{Tape, Value, cross_entropy, distillation_loss};
 use crate::progress::{Bar, Console};
 use crate::rng::Rng;
+use crate::train::MOST_PENDING;
 use crate::{fail, interrupt};
 
 /// Images a forward pass when testing; the result does not depend on it.
@@ -88,7 +89,7 @@ fn train(
     let plan = protocol.plan(set.images.len());
     let batches = Batches { trial, run, source: BatchSource::new(set, trial.normalization, trial.device)? };
     // A GPU would wait at each.
-    let read_every = if trial.device.is_cpu() { 1 } else { 32 };
+    let read_every = if trial.device.is_cpu() { 1 } else { MOST_PENDING };
     let average = Params::new(0, trial.device);
     build(trial, &average)?;
     let mut optimizer = Optimizer::new(params, &average, protocol)?;

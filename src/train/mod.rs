@@ -13,5 +13,5 @@ pub use adamw::{AdamW, StepSizes};
 pub use batches::Batches;
 pub use checkpoint::{Best, Checkpoint};
 pub use pace::learning_rate;
-pub use trainer::{Finished, Intervals, Keep, StageConfig, Task, Trainer, Validation};
+pub use trainer::{Finished, Intervals, Keep, MOST_PENDING, StageConfig, Task, Trainer, Validation};
 pub use weights::{FORMAT_VERSION, encode_weights, load_weights, read_metadata, save_weights};

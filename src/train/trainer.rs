@@ -19,7 +19,7 @@ use crate::progress::{Console, duration};
 use crate::{fail, interrupt};
 
 /// Steps whose figures may wait on a GPU until they are read.
-const MOST_PENDING: usize = 32;
+pub const MOST_PENDING: usize = 32;
 
 /// How one network is trained.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]

@@ -70,11 +70,17 @@ fn a_vae_that_is_reused_is_what_training_gives() {
         let error = place.fails(2, &format!("train {} --set {change} --name no --vae runs/first", tiny()));
         assert!(error.contains(key), "{error}");
     }
+    let error = place.fails(2, &format!("train {} --name first --overwrite --vae runs/../runs/first", tiny()));
+    assert!(error.contains("is the run that is to be trained"), "{error}");
+    assert!(place.path("runs/first/vae/final.safetensors").is_file());
     let meta = place.path("runs/first/meta.json");
-    let other = fs::read_to_string(&meta).unwrap().replace("\"data_sha256\": \"", "\"data_sha256\": \"0");
-    fs::write(&meta, other).unwrap();
+    let changed = fs::read_to_string(&meta).unwrap().replace("\"data_sha256\": \"", "\"data_sha256\": \"0");
+    fs::write(&meta, changed).unwrap();
     let error = place.fails(2, &format!("train {} --name no --vae runs/first", tiny()));
     assert!(error.contains("other images"), "{error}");
+    // A run that has taken it goes on without the other one.
+    fs::remove_file(place.path("runs/reused/unet/final.safetensors")).unwrap();
+    place.ok(&format!("train {} {other} --name reused --vae runs/none -q", tiny()));
     let error = place.fails(2, &format!("train {} --name no --vae runs/none", tiny()));
     assert!(error.contains("no finished VAE"), "{error}");
     assert!(!place.path("runs/no").exists());

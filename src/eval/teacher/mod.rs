@@ -171,22 +171,12 @@ impl Teacher {
         Ok(())
     }
 
-    fn over(
-        &self,
-        set: &ImageSet,
-        seen: u32,
-        console: &Console,
-        label: &str,
-        network: &dyn Fn(&Tape, &Value) -> Result<Value>,
-    ) -> Result<(Vec<f32>, usize)> {
-        over(set, self.card.normalization, &self.device, seen, console, label, network)
-    }
-
     /// What the last layer reads, for every image of `set`; it must pass [`Teacher::check`] but for its labels.
     pub fn features(&self, set: &ImageSet, console: &Console) -> Result<Features> {
         self.check(set)?;
         let features = |tape: &Tape, x: &Value| self.network.features(tape, x);
-        let (values, dims) = self.over(set, 0, console, "teacher's features", &features)?;
+        let (values, dims) =
+            over(set, self.card.normalization, &self.device, 0, console, "teacher's features", &features)?;
         Ok(Features { values, dims })
     }
 
@@ -208,7 +198,7 @@ impl Teacher {
         let mut values = vec![0.0; set.len() * count * classes];
         for seen in 0..count {
             let name = format!("labels {}/{views}", seen + 1);
-            let (logits, _) = self.over(set, seen as u32, console, &name, &forward)?;
+            let (logits, _) = over(set, self.card.normalization, &self.device, seen as u32, console, &name, &forward)?;
             for (i, row) in logits.chunks(classes).enumerate() {
                 softmax(row, &mut values[(i * count + seen) * classes..][..classes]);
             }
