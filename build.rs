@@ -37,7 +37,7 @@ fn compile_kernels() {
     let nvcc = env::var("NVCC").ok().or(home.map(|home| format!("{home}/bin/nvcc"))).unwrap_or("nvcc".into());
     let oldest = env::var("CUDA_COMPUTE_CAP").unwrap_or("80".into());
     let out = env::var("OUT_DIR").unwrap_or_default();
-    for name in ["activate", "attention", "augment", "elementwise", "input", "optimizer"] {
+    for name in ["activate", "attention", "augment", "elementwise", "input", "noise", "optimizer"] {
         let status = Command::new(&nvcc)
             .args(["-O3", "-std=c++17", "--ptx", &format!("-arch=compute_{oldest}")])
             .args(["-o", &format!("{out}/{name}.ptx"), &format!("{KERNELS}/{name}.cu")])

@@ -47,6 +47,7 @@ static void __syncthreads();
 #include "../src/ops/cuda/kernels/augment.cu"
 #include "../src/ops/cuda/kernels/elementwise.cu"
 #include "../src/ops/cuda/kernels/input.cu"
+#include "../src/ops/cuda/kernels/noise.cu"
 #include "../src/ops/cuda/kernels/optimizer.cu"
 
 typedef void (*Kernel)(const Args);

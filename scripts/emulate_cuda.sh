@@ -12,5 +12,7 @@ if [ $# -gt 0 ]; then
     cargo test --release --locked "$@"
 else
     cargo test --release --locked --test ops --test gradients --test parity --test bf16
+    cargo test --release --locked --lib stages
+    cargo test --release --locked --test resume a_batch_in_parts
     cargo run --release --locked -- check --device cpu
 fi

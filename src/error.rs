@@ -54,10 +54,12 @@ fn hint(error: &std::io::Error) -> &'static str {
     }
 }
 
-/// What helps where a GPU's memory is full.
-fn hint_of_tensor(error: &candle_core::Error) -> &'static str {
+/// What helps where a GPU has too little memory.
+pub const LESS_MEMORY: &str = "use a smaller batch_size, in training of VAE or UNet a larger train.vae.accumulate or train.unet.accumulate, or --device cpu";
+
+fn hint_of_tensor(error: &candle_core::Error) -> String {
     let full = error.to_string().contains("OUT_OF_MEMORY");
-    if full { "; the GPU's memory is full: use a smaller batch_size, or --device cpu" } else { "" }
+    if full { format!("; the GPU's memory is full: {LESS_MEMORY}") } else { String::new() }
 }
 
 /// Attaches the path to an I/O error: `fs::read(path).at(path)?`.

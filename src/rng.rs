@@ -38,6 +38,25 @@ impl Rng {
         Rng { key: [key as u32, (key >> 32) as u32], indices: [a, b], block: 0, buffer: [0; 4], used: 4 }
     }
 
+    /// The 32-bit draws so far.
+    pub fn position(&self) -> u64 {
+        4 * self.block + self.used as u64 - 4
+    }
+
+    /// Leaves out the next `draws` 32-bit draws.
+    pub fn skip(&mut self, draws: u64) {
+        let position = self.position() + draws;
+        (self.block, self.used) = (position / 4, 4);
+        for _ in 0..position % 4 {
+            self.next_u32();
+        }
+    }
+
+    /// Where a kernel of the GPU goes on: the key, the stream's two indices, and [`Rng::position`].
+    pub fn place(&self) -> ([u32; 2], [u32; 2], u64) {
+        (self.key, self.indices, self.position())
+    }
+
     /// Uniform in [0, 1) with 24 bits.
     pub fn uniform(&mut self) -> f32 {
         (self.next_u32() >> 8) as f32 * (1.0 / 16_777_216.0)
@@ -143,6 +162,19 @@ mod tests {
             [first(1, "noise", 3, 5), first(0, "batch", 3, 5), first(0, "noise", 5, 3), first(0, "noise", 3, 6)]
         {
             assert_ne!(base, other);
+        }
+    }
+
+    #[test]
+    fn skipping_is_drawing_unseen() {
+        let mut whole = Rng::stream(4, "test", 1, 2);
+        let values: Vec<u32> = (0..40).map(|_| whole.next_u32()).collect();
+        for (before, skipped) in [(0, 0), (0, 1), (0, 4), (1, 2), (3, 1), (3, 6), (4, 4), (5, 11), (2, 30)] {
+            let mut rng = Rng::stream(4, "test", 1, 2);
+            (0..before).for_each(|_| _ = rng.next_u32());
+            rng.skip(skipped);
+            assert_eq!(rng.position(), before + skipped);
+            assert_eq!(rng.next_u32(), values[(before + skipped) as usize], "{skipped} after {before}");
         }
     }
 

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::ops::Range;
 use std::path::Path;
 use std::sync::LazyLock;
 use std::time::Instant;
@@ -51,8 +52,8 @@ enum Trouble {
 struct Troubled<'a>(&'a dyn Task, Trouble);
 
 impl Task for Troubled<'_> {
-    fn loss(&self, tape: &Tape, step: u64) -> Result<Value> {
-        let loss = self.0.loss(tape, step)?;
+    fn loss(&self, tape: &Tape, step: u64, part: Range<usize>) -> Result<Value> {
+        let loss = self.0.loss(tape, step, part)?;
         match self.1 {
             Trouble::Stop(at) if at == step => fail!("stopped by the test"),
             Trouble::NotFinite(at) if at == step => weighted_sum(tape, &[(&loss, f32::NAN)]),
@@ -345,13 +346,44 @@ fn parameters_are_counted_without_memory_for_them() {
     assert!(count(|vb| Vae::new(&huge, vb)).unwrap() > 1 << 40);
 }
 
+/// The losses and gradient norms of a finished run.
+fn figures(dir: &Path) -> Vec<f64> {
+    let text = left_behind(dir).2;
+    let lines = text.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
+    let of_line = |line: serde_json::Value| ["loss", "gradient_norm"].map(|key| line.get(key).and_then(|v| v.as_f64()));
+    lines.flat_map(of_line).flatten().collect()
+}
+
+#[test]
+fn a_batch_in_parts_makes_the_same_steps() {
+    for stage in ["vae", "unet"] {
+        let trained = |accumulate: usize| {
+            let dir = tempdir().unwrap();
+            let of_stage = |key: &str, value: usize| format!("train.{stage}.{key}={value}");
+            let keys = [of_stage("batch_size", 6), of_stage("accumulate", accumulate), of_stage("steps", 9)];
+            let set = keys.each_ref().map(String::as_str);
+            Attempt { stage, set: &set, ..VAE }.run(dir.path()).unwrap();
+            figures(dir.path())
+        };
+        let whole = trained(1);
+        assert_eq!(whole.len(), 6, "three lines of two figures");
+        for parts in [2, 3, 6] {
+            let found = trained(parts);
+            assert_eq!(found.len(), whole.len());
+            for (a, b) in found.iter().zip(&whole) {
+                assert!((a - b).abs() <= 1e-3 * b, "{stage} in {parts} parts: {a}, {b} at once");
+            }
+        }
+    }
+}
+
 /// A task whose figure falls and rises again; the weights are the VAE's.
 struct Figures<'a>(&'a dyn Task, std::cell::Cell<u64>);
 
 impl Task for Figures<'_> {
-    fn loss(&self, tape: &Tape, step: u64) -> Result<Value> {
+    fn loss(&self, tape: &Tape, step: u64, part: Range<usize>) -> Result<Value> {
         self.1.set(step + 1);
-        self.0.loss(tape, step)
+        self.0.loss(tape, step, part)
     }
 
     fn validate(&self) -> Result<Vec<(&'static str, f64)>> {

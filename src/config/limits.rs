@@ -12,7 +12,7 @@ const ANY: f64 = f64::INFINITY;
 
 /// (key, least, most) of a number, or of each entry of a list. The largest sizes are such that no machine could hold
 /// more.
-const RANGES: [(&str, f64, f64); 30] = [
+const RANGES: [(&str, f64, f64); 32] = [
     ("image_size", 1.0, 1024.0),
     ("vae.channels", 1.0, 4096.0),
     ("vae.blocks", 1.0, 16.0),
@@ -26,12 +26,14 @@ const RANGES: [(&str, f64, f64); 30] = [
     ("train.kl_weight", 0.0, 1e6),
     ("train.vae.steps", 1.0, 2147483648.0),
     ("train.vae.batch_size", 1.0, 65536.0),
+    ("train.vae.accumulate", 1.0, 65536.0),
     ("train.vae.learning_rate", POSITIVE, 1.0),
     ("train.vae.weight_decay", 0.0, 1e3),
     ("train.vae.clip_norm", POSITIVE, ANY),
     ("train.vae.ema_decay", 0.0, 1.0),
     ("train.unet.steps", 1.0, 2147483648.0),
     ("train.unet.batch_size", 1.0, 65536.0),
+    ("train.unet.accumulate", 1.0, 65536.0),
     ("train.unet.learning_rate", POSITIVE, 1.0),
     ("train.unet.weight_decay", 0.0, 1e3),
     ("train.unet.clip_norm", POSITIVE, ANY),

@@ -114,6 +114,15 @@ impl Config {
         self.dataset.check_size(self.image_size)?;
         self.vae.check(self.image_size)?;
         self.unet.check(self.latents(0).size)?;
+        for (stage, config) in [("vae", &self.train.vae), ("unet", &self.train.unet)] {
+            let StageConfig { batch_size, accumulate, .. } = *config;
+            if batch_size % accumulate != 0 {
+                usage!(
+                    "train.{stage}.accumulate is {accumulate}, which does not divide train.{stage}.batch_size, {batch_size}; take one \
+                     of its divisors"
+                );
+            }
+        }
         if self.sampler.steps > self.diffusion.steps {
             usage!(
                 "sampler.steps is {}, more than the {} of diffusion.steps; lower it",
@@ -131,11 +140,12 @@ impl Config {
         Ok(())
     }
 
-    /// The keys in which `self` and `other` differ and that change what a run trains.
+    /// The keys in which `self` and `other` differ and that change what a run trains. Parts of a batch only change roundings.
     pub fn training_differences(&self, other: &Config) -> Vec<String> {
         let flat = |config: &Config| layers::flatten(&config.to_table());
         let (ours, theirs) = (flat(self), flat(other));
-        let trains = |key: &str| !key.starts_with("sampler.") && !key.starts_with("eval.");
+        let trains =
+            |key: &str| !key.starts_with("sampler.") && !key.starts_with("eval.") && !key.ends_with(".accumulate");
         let differs = |(key, value): &(&String, &toml::Value)| trains(key) && theirs.get(*key) != Some(value);
         ours.iter().filter(differs).map(|(key, _)| key.clone()).collect()
     }

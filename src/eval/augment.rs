@@ -9,7 +9,7 @@ use std::f32::consts::PI;
 use rayon::prelude::*;
 
 #[cfg(any(feature = "cuda", cuda_emulated))]
-use crate::ops::cuda::augment::Change;
+use crate::ops::cuda::augment::{Change, mirrored};
 use crate::rng::Rng;
 
 /// Largest shift of a crop, as a part of the side.
@@ -112,7 +112,7 @@ impl Augmentation {
                 let side = cutout_side(size) as f32;
                 p.iter().map(|&[y, x]| [3.0, y as f32, x as f32, side, 0.0]).collect()
             }
-            Augmentation::Flip(p) => p.iter().map(|&turned| [4.0, f32::from(turned), 0.0, 0.0, 0.0]).collect(),
+            Augmentation::Flip(p) => p.iter().map(|&turned| mirrored(turned)).collect(),
             Augmentation::Scale(p) => p.iter().map(|&[x, y]| [5.0, x, 0.0, 0.0, y]).collect(),
             Augmentation::Rotate(p) => {
                 let line = |(sin, cos): (f32, f32)| [5.0, cos, -sin, sin, cos];

@@ -104,6 +104,7 @@ fn train(
         for indices in order.chunks(protocol.batch_size).take((plan.updates - update) as usize) {
             interrupt::check()?;
             if protocol.schedule == Schedule::Drop && update == plan.drop_at {
+                optimizer.check()?;
                 optimizer = Optimizer::new(params, &average, protocol)?;
                 optimizer.set_lr(protocol.lr * protocol.drop_factor);
             }
@@ -118,6 +119,7 @@ fn train(
                 continue;
             }
             total += read(&mut pending, update, &label, protocol.lr, &bar)?;
+            optimizer.check()?;
         }
         let loss = (total / seen as f64) as f32;
         let done = EpochMetrics { run, epoch, update, loss, lr: optimizer.lr() };

@@ -14,6 +14,7 @@ pub mod cpu;
 pub mod cuda;
 mod elementwise;
 mod losses;
+mod noise;
 pub mod reference;
 pub mod tape;
 
@@ -24,4 +25,5 @@ pub use conv::{Convolution, Input, Norm, conv2d, linear};
 pub use cpu::norm::Activation;
 pub use elementwise::{add, concat, embedding, flatten, gaussian_sample, overwrite, reshape, silu, weighted_sum};
 pub use losses::{cross_entropy, distillation_loss, gaussian_kl, squared_error};
+pub use noise::{diffuse, normal};
 pub use tape::{Gradients, Tape, Value};

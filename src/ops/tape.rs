@@ -175,6 +175,18 @@ fn add_assign(target: &Tensor, addend: &Tensor) -> Result<()> {
 pub struct Gradients(HashMap<TensorId, Tensor>);
 
 impl Gradients {
+    /// Adds the gradients of another loss, in place.
+    pub fn add(&mut self, others: Gradients) -> Result<()> {
+        // In any order: each has a sum of its own.
+        others.0.into_iter().try_for_each(|(id, gradient)| match self.0.get(&id) {
+            Some(sum) => add_assign(sum, &gradient),
+            None => {
+                self.0.insert(id, gradient);
+                Ok(())
+            }
+        })
+    }
+
     /// The gradient of a trainable tensor; an error if the loss did not depend on it.
     pub fn get(&self, param: &Tensor) -> Result<&Tensor> {
         match self.0.get(&param.id()) {

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::{BATCH, to_tensor};
 use crate::checksums::Checksums;
 use crate::data::ImageSet;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::models::vae::Vae;
 use crate::progress::Console;
 use crate::train::{load_weights, read_metadata, save_weights};
@@ -56,12 +56,19 @@ impl LatentStatistics {
 
 /// Normalized latents of all images and, where training flips, of all mirrored images.
 pub struct Latents {
-    /// (variants, N, H, W, C): variant 1, if there, is mirrored.
-    values: Vec<f32>,
+    /// (variants x N, H x W x C) on the device that trains: after all images, if there, the mirrored ones.
+    pub values: Tensor,
     pub labels: Vec<u16>,
     pub size: usize,
     pub channels: usize,
     pub statistics: LatentStatistics,
+}
+
+/// Latents as the encoder makes them: (variants, N, H, W, C).
+struct Encoded {
+    values: Vec<f32>,
+    size: usize,
+    channels: usize,
 }
 
 /// What the cache is checked against before it is believed.
@@ -89,15 +96,16 @@ impl Latents {
     ) -> Result<Self> {
         let hashes = (images.sha256(), weights.to_string());
         if path.is_file() {
-            match Self::read(path, images, flip, &hashes) {
-                Ok(latents) => return Ok(latents),
+            match Encoded::read(path, images, flip, &hashes) {
+                Ok((encoded, statistics)) => return Self::new(encoded, images, statistics, device),
                 Err(problem) => console.warn(format!("{problem}; encoding again")),
             }
         }
-        let mut latents = Self::encode(vae, images, flip, device, console)?;
-        latents.statistics.normalize(&mut latents.values);
-        latents.write(path, hashes)?;
-        Ok(latents)
+        let mut encoded = Encoded::of(vae, images, flip, device, console)?;
+        let statistics = LatentStatistics::measure(&encoded.values, encoded.channels.max(1));
+        statistics.normalize(&mut encoded.values);
+        encoded.write(path, images.len(), &statistics, hashes)?;
+        Self::new(encoded, images, statistics, device)
     }
 
     /// Encodes `images` and normalizes them by the statistics of others.
@@ -108,10 +116,19 @@ impl Latents {
         device: &Device,
         console: &Console,
     ) -> Result<Self> {
-        let mut latents = Self::encode(vae, images, false, device, console)?;
-        statistics.normalize(&mut latents.values);
-        latents.statistics = statistics.clone();
-        Ok(latents)
+        let mut encoded = Encoded::of(vae, images, false, device, console)?;
+        statistics.normalize(&mut encoded.values);
+        Self::new(encoded, images, statistics.clone(), device)
+    }
+
+    fn new(encoded: Encoded, images: &ImageSet, statistics: LatentStatistics, device: &Device) -> Result<Self> {
+        let Encoded { values, size, channels } = encoded;
+        let len = size * size * channels;
+        let shape = (values.len() / len.max(1), len);
+        let values = Tensor::from_vec(values, shape, device).map_err(|e| {
+            Error::Failed(format!("the device cannot hold all latents of {len} values ({e}); use --device cpu"))
+        })?;
+        Ok(Latents { values, labels: images.labels.clone(), size, channels, statistics })
     }
 
     pub fn len(&self) -> usize {
@@ -128,16 +145,17 @@ impl Latents {
     }
 
     pub fn variants(&self) -> usize {
-        self.values.len() / (self.len() * self.latent_len()).max(1)
+        self.values.dims()[0] / self.len().max(1)
     }
 
-    /// Latent `i`, mirrored for variant 1: (H, W, C).
-    pub fn latent(&self, i: usize, variant: usize) -> &[f32] {
-        &self.values[(variant * self.len() + i) * self.latent_len()..][..self.latent_len()]
+    /// The row of `values` that latent `i` is, mirrored for variant 1.
+    pub fn place(&self, i: usize, variant: usize) -> u32 {
+        (variant * self.len() + i) as u32
     }
+}
 
-    /// The latents as they come, with their statistics.
-    fn encode(vae: &Vae, images: &ImageSet, flip: bool, device: &Device, console: &Console) -> Result<Self> {
+impl Encoded {
+    fn of(vae: &Vae, images: &ImageSet, flip: bool, device: &Device, console: &Console) -> Result<Self> {
         let variants = if flip { 2 } else { 1 };
         let bar = console.bar("latents", 0, (variants * images.len()) as u64);
         let (mut values, mut size, mut channels) = (Vec::new(), 0, 0);
@@ -152,14 +170,21 @@ impl Latents {
                 bar.update((variant * images.len() + batch[batch.len() - 1] + 1) as u64, batch.len() as u64, None);
             }
         }
-        let statistics = LatentStatistics::measure(&values, channels.max(1));
-        Ok(Latents { values, labels: images.labels.clone(), size, channels, statistics })
+        Ok(Encoded { values, size, channels })
     }
 
-    fn write(&self, path: &Path, (images, vae): (String, String)) -> Result<()> {
-        let dims = [self.len(), self.variants(), self.size, self.channels];
-        let header = Header { statistics: self.statistics.clone(), dims, images, vae };
-        let shape = (dims[1], dims[0], dims[2], dims[2], dims[3]);
+    /// Writes the latents of `n` images to `path`, with their statistics and the hashes of the images and the VAE.
+    fn write(
+        &self,
+        path: &Path,
+        n: usize,
+        statistics: &LatentStatistics,
+        (images, vae): (String, String),
+    ) -> Result<()> {
+        let variants = self.values.len() / (n * self.size * self.size * self.channels).max(1);
+        let header =
+            Header { statistics: statistics.clone(), dims: [n, variants, self.size, self.channels], images, vae };
+        let shape = (variants, n, self.size, self.size, self.channels);
         let values = Tensor::from_slice(&self.values, shape, &Device::Cpu)?;
         let hash = save_weights(path, &[("latents".to_string(), values)], &header)?;
         let mut sums = Checksums::default();
@@ -167,7 +192,8 @@ impl Latents {
         sums.write(&sums_of(path))
     }
 
-    fn read(path: &Path, images: &ImageSet, flip: bool, hashes: &(String, String)) -> Result<Self> {
+    /// The latents at `path` and their statistics; an error if they are of other images or of another VAE.
+    fn read(path: &Path, images: &ImageSet, flip: bool, hashes: &(String, String)) -> Result<(Self, LatentStatistics)> {
         Checksums::check(&sums_of(path), &[&file_name(path)])?;
         let header: Header = read_metadata(path)?;
         let [n, variants, size, channels] = header.dims;
@@ -184,7 +210,7 @@ impl Latents {
             }
             _ => fail!("{}: holds no latents of the size it states", path.display()),
         };
-        Ok(Latents { values, labels: images.labels.clone(), size, channels, statistics: header.statistics })
+        Ok((Encoded { values, size, channels }, header.statistics))
     }
 }
 

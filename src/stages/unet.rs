@@ -1,5 +1,6 @@
 //! Training the denoiser on latents.
 
+use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -94,30 +95,40 @@ impl<'a> UNetTask<'a> {
         UNetTask { measure, ..self }
     }
 
-    /// Draws steps, noise and dropped classes for the latents at `indices`.
-    fn example(&self, latents: &Latents, indices: &[usize], rng: &mut Rng, dropout: f64) -> Result<Example> {
+    /// Draws steps, noise and dropped classes for the latents at `indices`, and makes those of `part` of them.
+    fn example(
+        &self,
+        latents: &Latents,
+        indices: &[usize],
+        part: Range<usize>,
+        rng: &mut Rng,
+        dropout: f64,
+    ) -> Result<Example> {
         let (len, diffusion) = (latents.latent_len(), &self.config.diffusion);
-        let mut noisy = Vec::with_capacity(indices.len() * len);
-        let mut target = Vec::with_capacity(indices.len() * len);
+        let (mut places, mut streams, mut factors) = (Vec::new(), Vec::new(), Vec::new());
         let (mut times, mut classes, mut weights) = (Vec::new(), Vec::new(), Vec::new());
-        for &i in indices {
+        for (number, &i) in indices.iter().enumerate() {
             let t = rng.below(self.schedule.len());
             let dropped = f64::from(rng.uniform()) < dropout;
-            let x0 = latents.latent(i, rng.below(latents.variants()));
-            let noise = rng.normal(len);
+            let variant = rng.below(latents.variants());
+            let noise = rng.clone();
+            rng.skip(len.next_multiple_of(2) as u64);
+            if !part.contains(&number) {
+                continue;
+            }
             let a = self.schedule.alpha_bar[t];
-            let (signal, spread) = (a.sqrt() as f32, (1.0 - a).sqrt() as f32);
-            let (of_x0, of_noise) = diffusion.prediction.target_factors(a);
-            noisy.extend(x0.iter().zip(&noise).map(|(x, e)| signal * x + spread * e));
-            target.extend(x0.iter().zip(&noise).map(|(x, e)| of_x0 as f32 * x + of_noise as f32 * e));
+            let target = diffusion.prediction.target_factors(a);
+            places.push(latents.place(i, variant));
+            streams.push(noise);
+            factors.push([a.sqrt(), (1.0 - a).sqrt(), target.0, target.1].map(|factor| factor as f32));
             times.push(t as f32);
             classes.push(if dropped { self.classes.len() as u32 } else { latents.labels[i].into() });
             weights.push(diffusion.prediction.loss_weight(self.schedule.snr(t), diffusion.min_snr_gamma) as f32);
         }
-        let shape = (indices.len(), latents.size, latents.size, latents.channels);
-        let noisy = Tensor::from_vec(noisy, shape, &self.device)?;
-        let target = Tensor::from_vec(target, shape, &self.device)?;
-        Ok(Example { noisy, target, times, classes, weights })
+        let noise = ops::normal(&streams, len, &self.device)?;
+        let (noisy, target) = ops::diffuse(&latents.values, &places, &noise, &factors)?;
+        let shape = (part.len(), latents.size, latents.size, latents.channels);
+        Ok(Example { noisy: noisy.reshape(shape)?, target: target.reshape(shape)?, times, classes, weights })
     }
 
     fn error(&self, net: &UNet, tape: &Tape, example: &Example) -> Result<Value> {
@@ -158,10 +169,10 @@ impl<'a> UNetTask<'a> {
 }
 
 impl Task for UNetTask<'_> {
-    fn loss(&self, tape: &Tape, step: u64) -> Result<Value> {
+    fn loss(&self, tape: &Tape, step: u64, part: Range<usize>) -> Result<Value> {
         let mut rng = Rng::stream(self.config.seed, "unet step", step as u32, 0);
         let dropout = self.config.diffusion.class_dropout;
-        let example = self.example(self.latents, &self.batches.at(step), &mut rng, dropout)?;
+        let example = self.example(self.latents, &self.batches.at(step), part, &mut rng, dropout)?;
         self.error(&self.net, tape, &example)
     }
 
@@ -171,7 +182,7 @@ impl Task for UNetTask<'_> {
         let indices: Vec<usize> = (0..self.validation.len()).collect();
         let mut total = 0.0;
         for batch in indices.chunks(128) {
-            let example = self.example(self.validation, batch, &mut rng, 0.0)?;
+            let example = self.example(self.validation, batch, 0..batch.len(), &mut rng, 0.0)?;
             total +=
                 f64::from(self.error(&self.averaged, &Tape::inference(), &example)?.scalar()?) * batch.len() as f64;
         }

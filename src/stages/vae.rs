@@ -1,10 +1,11 @@
 //! Training the autoencoder.
 
+use std::ops::Range;
 use std::path::Path;
 
 use candle_core::{Device, Tensor};
 
-use super::{BATCH, PICTURE_COLUMNS, PICTURE_ROWS, VALIDATION_IMAGES, spread, to_pixels, to_tensor};
+use super::{BATCH, PICTURE_COLUMNS, PICTURE_ROWS, Resident, VALIDATION_IMAGES, spread, to_pixels, to_tensor};
 use crate::config::Config;
 use crate::data::ImageSet;
 use crate::error::Result;
@@ -21,7 +22,7 @@ use crate::train::{Batches, Task, Validation};
 pub struct VaeTask<'a> {
     net: Vae,
     averaged: Vae,
-    images: &'a ImageSet,
+    images: Resident<'a>,
     validation: &'a ImageSet,
     batches: Batches,
     config: &'a Config,
@@ -41,7 +42,7 @@ impl<'a> VaeTask<'a> {
         Ok(VaeTask {
             net: Vae::new(&config.vae, params.builder())?,
             averaged: Vae::new(&config.vae, ema.builder())?,
-            images,
+            images: Resident::new(images, device)?,
             validation,
             batches: Batches::new(config.seed, images.len(), config.train.vae.batch_size),
             config,
@@ -70,14 +71,18 @@ pub fn reconstruct(vae: &Vae, images: &ImageSet, device: &Device, console: &Cons
 }
 
 impl Task for VaeTask<'_> {
-    fn loss(&self, tape: &Tape, step: u64) -> Result<Value> {
+    fn loss(&self, tape: &Tape, step: u64, part: Range<usize>) -> Result<Value> {
         let mut rng = Rng::stream(self.config.seed, "vae step", step as u32, 0);
         let indices = self.batches.at(step);
         let flips: Vec<bool> = indices.iter().map(|_| self.config.train.flip && rng.below(2) == 1).collect();
-        let images = to_tensor(self.images, &indices, Some(&flips), &self.device)?;
+        let images = self.images.batch(&indices[part.clone()], &flips[part.clone()])?;
         let moments = self.net.encode(tape, &Value::constant(images.clone()))?;
         let (b, h, w, c) = moments.nhwc()?;
-        let noise = Tensor::from_vec(rng.normal(b * h * w * c / 2), (b, h, w, c / 2), &self.device)?;
+        let latent = h * w * c / 2;
+        let odd = part.start * latent % 2; // the part begins within a pair of values
+        rng.skip((part.start * latent - odd) as u64);
+        let noise = ops::normal(&[rng], odd + b * latent, &self.device)?.flatten_all()?;
+        let noise = noise.narrow(0, odd, b * latent)?.reshape((b, h, w, c / 2))?;
         let latents = ops::gaussian_sample(tape, &moments, &noise)?;
         let error = ops::squared_error(tape, &self.net.decode(tape, &latents)?, &images, None)?;
         let kl = ops::gaussian_kl(tape, &moments)?;

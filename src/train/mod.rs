@@ -9,7 +9,7 @@ mod tensorboard;
 mod trainer;
 mod weights;
 
-pub use adamw::{AdamW, StepSizes};
+pub use adamw::{AdamW, Figures, StepSizes};
 pub use batches::Batches;
 pub use checkpoint::{Best, Checkpoint};
 pub use pace::learning_rate;

@@ -1,5 +1,6 @@
 //! The training loop.
 
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -14,7 +15,7 @@ use super::tensorboard::Events;
 use crate::error::{Error, Result};
 use crate::fs::make_folder;
 use crate::nn::Params;
-use crate::ops::{Tape, Value};
+use crate::ops::{Gradients, Tape, Value, add, weighted_sum};
 use crate::progress::{Console, duration};
 use crate::{fail, interrupt};
 
@@ -29,6 +30,10 @@ pub struct StageConfig {
     pub steps: u64,
     /// Images a step.
     pub batch_size: usize,
+    /// Parts of the batch, a divisor of its size, that are computed one after the other, their gradients added up: less memory,
+    /// the same steps but for rounding.
+    #[serde(default = "one")]
+    pub accumulate: usize,
     /// Peak of AdamW's learning rate.
     pub learning_rate: f64,
     /// Steps over which the learning rate rises from 0 to its peak; afterwards it falls as half a cosine to 0.
@@ -39,6 +44,10 @@ pub struct StageConfig {
     pub clip_norm: f64,
     /// Decay of the weights' moving average; lower during the first steps.
     pub ema_decay: f64,
+}
+
+fn one() -> usize {
+    1
 }
 
 /// How often a run writes, in steps.
@@ -80,8 +89,8 @@ pub type Validation = Vec<(&'static str, f64)>;
 
 /// What is trained.
 pub trait Task {
-    /// The scalar loss of step `step`; its batch and noise follow from the step alone.
-    fn loss(&self, tape: &Tape, step: u64) -> Result<Value>;
+    /// The scalar loss of the images `part` of step `step`'s batch. Batch and noise follow from the step alone.
+    fn loss(&self, tape: &Tape, step: u64, part: Range<usize>) -> Result<Value>;
 
     /// Figures of the averaged weights on fixed data, for metrics.jsonl. The first one says which weights are best: the
     /// lower the better.
@@ -128,6 +137,14 @@ impl Trainer<'_> {
     /// Trains from the newest checkpoint, or from the start, to the end. On Ctrl-C the state is saved first.
     pub fn run(&self, task: &dyn Task) -> Result<Finished> {
         make_folder(&self.dir)?;
+        if !self.config.batch_size.is_multiple_of(self.config.accumulate) {
+            fail!(
+                "{}: {} images do not split into {} equal parts",
+                self.name,
+                self.config.batch_size,
+                self.config.accumulate
+            );
+        }
         let mut optimizer = AdamW::new(self.params, self.ema, self.config.weight_decay)?;
         let (mut state, mut metrics) = self.restore(&optimizer)?;
         let mut budget = Budget::new(self.deadline.filter(|_| state.total.is_none()));
@@ -171,10 +188,8 @@ impl Trainer<'_> {
 
     /// One step: loss, backward, clip, update.
     fn step(&self, task: &dyn Task, optimizer: &mut AdamW, step: u64, total: u64) -> Result<Figures> {
-        let tape = Tape::recording();
-        let loss = task.loss(&tape, step)?;
-        let gradients = tape.backward(&loss)?;
         let config = self.config;
+        let (loss, gradients) = self.gradients(task, step)?;
         optimizer.update(
             &loss,
             &gradients,
@@ -185,6 +200,28 @@ impl Trainer<'_> {
                 ema_decay: config.ema_decay.min((1 + step) as f64 / (10 + step) as f64),
             },
         )
+    }
+
+    /// The loss of a step's batch and its gradients, the sums over the batch's equal parts.
+    fn gradients(&self, task: &dyn Task, step: u64) -> Result<(Value, Gradients)> {
+        let parts = self.config.accumulate;
+        let size = self.config.batch_size / parts;
+        let of_part = |part: usize| {
+            let tape = Tape::recording();
+            let mut loss = task.loss(&tape, step, part * size..(part + 1) * size)?;
+            if parts > 1 {
+                loss = weighted_sum(&tape, &[(&loss, 1.0 / parts as f32)])?;
+            }
+            let gradients = tape.backward(&loss)?;
+            Result::Ok((loss, gradients))
+        };
+        let (mut loss, mut gradients) = of_part(0)?;
+        for part in 1..parts {
+            let (other, more) = of_part(part)?;
+            loss = add(&Tape::inference(), &loss, &other)?;
+            gradients.add(more)?;
+        }
+        Ok((loss, gradients))
     }
 
     /// Adds the figures of the last steps to the state, which must be finite.

@@ -15,6 +15,8 @@ fn what_cannot_be_meant_is_a_usage_error() {
         ("train --set unet.channels", "KEY=VALUE"),
         ("train --set unet.attention_at=[6]", "unet.attention_at has 6"),
         ("train --set unet.groups=7", "--set unet.groups=7: unet.groups is 7"),
+        ("train --set train.unet.accumulate=5", "does not divide train.unet.batch_size, 64"),
+        ("train --set train.vae.accumulate=0", "train.vae.accumulate is 0"),
         ("train --set unet=3", "`unet` is a section"),
         ("train --set vae.groups=5", "vae.groups is 5"),
         ("train --set unet.head_dim=48", "unet.head_dim"),

@@ -7,6 +7,7 @@ mod conv;
 mod elementwise;
 mod fixtures;
 mod losses;
+mod noise;
 mod norm;
 mod resample;
 mod tape;

@@ -111,6 +111,7 @@ impl Recipe {
         StageConfig {
             steps: self.steps(images),
             batch_size: self.batch_size,
+            accumulate: 1,
             learning_rate: self.learning_rate,
             warmup: self.warmup,
             weight_decay: self.weight_decay,

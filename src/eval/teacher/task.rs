@@ -1,5 +1,6 @@
 //! Training a teacher.
 
+use std::ops::Range;
 use std::path::Path;
 
 use candle_core::{Device, Tensor};
@@ -66,7 +67,8 @@ impl<'a> TeacherTask<'a> {
 }
 
 impl Task for TeacherTask<'_> {
-    fn loss(&self, tape: &Tape, step: u64) -> Result<Value> {
+    /// Of the whole batch: a recipe knows no parts.
+    fn loss(&self, tape: &Tape, step: u64, _: Range<usize>) -> Result<Value> {
         let indices: Vec<u32> = self.batches.at(step).into_iter().map(|i| i as u32).collect();
         let size = self.images.size;
         let mut batch = self.pixels.batch(self.images, &indices);

@@ -1,4 +1,4 @@
-//! A student's images on the GPU, where its batches are made of them.
+//! A set's images on the GPU, where batches are made of them.
 
 use candle_core::{DType, Tensor};
 
@@ -8,6 +8,11 @@ use crate::fail;
 
 /// A kind of change, as kernels/augment.cu numbers them, and its numbers.
 pub type Change = [f32; 5];
+
+/// Mirrors an image, or not.
+pub fn mirrored(turned: bool) -> Change {
+    [4.0, f32::from(turned), 0.0, 0.0, 0.0]
+}
 
 /// All images of a set.
 pub struct Images {
@@ -25,6 +30,12 @@ impl Images {
         let levels = Tensor::new(levels, pixels.device())?;
         let (_, size, ..) = pixels.dims4()?;
         Ok(Gpu::of(&pixels).map(|gpu| Images { gpu, pixels, levels, size }))
+    }
+
+    /// The images at `indices`, normalized, and mirrored where `flips` say so: (B, H, W, 3).
+    pub fn mirrored(&self, indices: &[u32], flips: &[bool]) -> Result<Tensor> {
+        let changes: Vec<Change> = flips.iter().map(|&turned| mirrored(turned)).collect();
+        self.batch(indices, &changes)
     }
 
     /// The images at `indices`, normalized and changed: (B, H, W, 3). No changes are none for every image.

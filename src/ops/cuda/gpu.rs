@@ -11,18 +11,19 @@ use candle_core::{DType, Device, Storage, Tensor};
 use half::bf16;
 
 use super::{Args, Matrix, Pass, cudnn};
-use crate::error::{Error, Result};
+use crate::error::{Error, LESS_MEMORY, Result};
 use crate::fail;
 use crate::ops::cpu::conv::ConvShape;
 use crate::ops::cpu::isa::Precision;
 
 /// The kernels, by the file that they stand in (build.rs).
-const MODULES: [(&str, &str); 6] = [
+const MODULES: [(&str, &str); 7] = [
     ("activate", include_str!(concat!(env!("OUT_DIR"), "/activate.ptx"))),
     ("attention", include_str!(concat!(env!("OUT_DIR"), "/attention.ptx"))),
     ("augment", include_str!(concat!(env!("OUT_DIR"), "/augment.ptx"))),
     ("elementwise", include_str!(concat!(env!("OUT_DIR"), "/elementwise.ptx"))),
     ("input", include_str!(concat!(env!("OUT_DIR"), "/input.ptx"))),
+    ("noise", include_str!(concat!(env!("OUT_DIR"), "/noise.ptx"))),
     ("optimizer", include_str!(concat!(env!("OUT_DIR"), "/optimizer.ptx"))),
 ];
 
@@ -71,6 +72,7 @@ fn module(name: &str) -> Result<(&'static str, &'static str)> {
         "sum_of_squares" | "adamw" | "sgd" => "optimizer",
         _ if starts(&["attention"]) => "attention",
         _ if starts(&["augment"]) => "augment",
+        "normal" | "diffuse" => "noise",
         _ if starts(&["statistics", "prepare", "norm", "input"]) => "input",
         _ if starts(&["activate", "max_pool", "mean_pixels", "batch", "channel", "follow"]) => "activate",
         _ => "elementwise",
@@ -136,9 +138,7 @@ impl Gpu {
         let n = dims.iter().product();
         let out_of_memory = |error: candle_core::Error| {
             let size = (n * dtype.size_in_bytes()) >> 20;
-            Error::Failed(format!(
-                "the GPU has no room for a tensor of {size} MiB ({error}); use a smaller batch_size, or --device cpu"
-            ))
+            Error::Failed(format!("the GPU has no room for a tensor of {size} MiB ({error}); {LESS_MEMORY}"))
         };
         // SAFETY: every kernel writes all elements of its outputs.
         let storage = unsafe {

@@ -12,6 +12,7 @@ mod cudnn;
 pub mod elementwise;
 pub mod input;
 pub mod losses;
+pub mod noise;
 pub mod optimizer;
 
 #[cfg(cuda_emulated)]

@@ -1,4 +1,4 @@
-// Batches of a student, made on the GPU: images gathered, normalized and augmented. The CPU's are in src/eval/augment.rs.
+// Batches made on the GPU: images gathered, normalized and, for students, augmented. The CPU's are in src/eval/augment.rs.
 
 #include "common.cuh"
 
