@@ -55,8 +55,10 @@ fn hint(error: &std::io::Error) -> &'static str {
 }
 
 /// What helps where a GPU has too little memory.
-pub const LESS_MEMORY: &str = "use a smaller batch_size, in training of VAE or UNet a larger train.vae.accumulate or train.unet.accumulate, or --device cpu";
+pub const LESS_MEMORY: &str = "use a smaller batch_size, in training of VAE or UNet a larger train.vae.accumulate or \
+                               train.unet.accumulate, or --device cpu";
 
+/// What helps against an error of a tensor operation, if it is known.
 fn hint_of_tensor(error: &candle_core::Error) -> String {
     let full = error.to_string().contains("OUT_OF_MEMORY");
     if full { format!("; the GPU's memory is full: {LESS_MEMORY}") } else { String::new() }
