@@ -73,7 +73,7 @@ pub enum Command {
     Export(ExportArgs),
     /// Turn another program's file into a distilled set
     Import(ImportArgs),
-    /// List runs: how far they are, their size and their best figures
+    /// List runs and teachers: how far they are, their size and their best figures
     Runs(RunsArgs),
     /// Write one HTML page about a run: curves, images, accuracies, configuration
     Report(ReportArgs),

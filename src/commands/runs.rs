@@ -1,4 +1,4 @@
-//! `distill runs`: the runs of a folder, how far they are and what they are worth.
+//! `distill runs`: the runs and teachers of a folder, how far they are and what they are worth.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -13,12 +13,13 @@ use super::inspect::read_json;
 use super::{print, to_json};
 use crate::cli::RunsArgs;
 use crate::error::{AtPath, Error, Result};
+use crate::eval::{BASELINES, TEACHERS};
 use crate::fs::is_locked;
 use crate::interrupt;
 use crate::progress::duration;
 use crate::run_dir::RunDir;
 
-/// What can be told of a run without opening a tensor.
+/// What can be told of a run or a teacher without opening a tensor.
 #[derive(Serialize)]
 struct Listed {
     run: String,
@@ -64,9 +65,13 @@ struct Accuracy {
 }
 
 pub fn run(args: &RunsArgs) -> Result<()> {
-    let mut runs: Vec<Listed> = RunDir::all(&args.out)?
+    let networks = |run: RunDir| (["vae", "unet"].map(|stage| (stage, run.stage(stage))).to_vec(), run);
+    let classifier = |teacher: RunDir| (vec![("teacher", teacher.root.clone())], teacher);
+    let runs = RunDir::all(&args.out)?.into_iter().map(networks);
+    let found: Vec<_> = runs.chain(RunDir::all(&args.out.join(TEACHERS))?.into_iter().map(classifier)).collect();
+    let mut runs: Vec<Listed> = found
         .par_iter()
-        .map(|run| interrupt::check().map(|()| listed(run)))
+        .map(|(stages, run)| interrupt::check().map(|()| listed(run, stages)))
         .collect::<Result<_>>()?;
     runs.sort_by_key(|run| run.age_seconds);
     if args.json {
@@ -78,21 +83,23 @@ pub fn run(args: &RunsArgs) -> Result<()> {
     print(&table(&runs))
 }
 
-fn listed(dir: &RunDir) -> Listed {
+/// What is in `dir`, of which each of `stages`, in order of training, has its folder.
+fn listed(dir: &RunDir, stages: &[(&'static str, PathBuf)]) -> Listed {
     let mut problems = Vec::new();
     let config = note(toml_file(&dir.config()), &mut problems);
     let (bytes, written) = size_and_time(&dir.root);
-    let stage = ["vae", "unet"].into_iter().find(|stage| !dir.weights(stage).is_file());
-    let checkpoint = stage.and_then(|stage| note(newest_state(&dir.stage(stage)), &mut problems)).unwrap_or_default();
+    let unfinished = stages.iter().find(|(_, folder)| !folder.join("final.safetensors").is_file());
+    let stage = unfinished.map(|(stage, _)| *stage);
+    let checkpoint = unfinished.and_then(|(_, folder)| note(newest_state(folder), &mut problems)).unwrap_or_default();
     let (mut step, mut steps) = (checkpoint["step"].as_u64().unwrap_or(0), checkpoint["total"].as_u64());
     let running = is_locked(&dir.lock());
     let mut validation = BTreeMap::new();
-    for stage_name in ["vae", "unet"] {
-        let metrics = dir.stage(stage_name).join("metrics.jsonl");
+    for (stage_name, folder) in stages {
+        let metrics = folder.join("metrics.jsonl");
         // A pipe in its place would be waited for.
         let metrics = if metrics.is_file() { fs::read_to_string(metrics).unwrap_or_default() } else { String::new() };
-        validation.extend(last_validation(&metrics).map(|figures| (stage_name, figures)));
-        if running && stage == Some(stage_name) {
+        validation.extend(last_validation(&metrics).map(|figures| (*stage_name, figures)));
+        if running && stage == Some(*stage_name) {
             step = step.max(last_step(&metrics));
         }
     }
@@ -184,8 +191,7 @@ fn best(dir: &RunDir, problems: &mut Vec<String>) -> Vec<Accuracy> {
             continue;
         };
         let key = (protocol.clone(), split.clone());
-        let is_baseline = ["real", "random-real", "reconstructed"].contains(&on.as_str());
-        if !is_baseline && best.get(&key).is_none_or(|known| known.accuracy < accuracy) {
+        if !BASELINES.contains(&on.as_str()) && best.get(&key).is_none_or(|known| known.accuracy < accuracy) {
             best.insert(key, Accuracy { protocol, split, accuracy, student, ipc: result["ipc"].as_u64() });
         }
     }
@@ -235,14 +241,16 @@ fn validation(run: &Listed) -> String {
     let figure = |stage: &str, name: &str| run.validation.get(stage)?.get(name).copied();
     let psnr = figure("vae", "psnr").map(|psnr| format!("PSNR {psnr:.1} dB"));
     let loss = figure("unet", "loss").map(|loss| format!("loss {loss:.4}"));
-    let words: Vec<String> = [psnr, loss].into_iter().flatten().collect();
+    let accuracy = figure("teacher", "accuracy").map(|accuracy| format!("accuracy {accuracy:.1} %"));
+    let words: Vec<String> = [psnr, loss, accuracy].into_iter().flatten().collect();
     if words.is_empty() { "-".into() } else { words.join(", ") }
 }
 
 fn accuracies(run: &Listed) -> String {
     let one = |best: &Accuracy| {
+        let ipc = best.ipc.map_or(String::new(), |ipc| format!(", IPC {ipc}"));
         let split = if best.split == "test" { String::new() } else { format!(", {}", best.split) };
-        format!("{:.2} % ({}{split})", best.accuracy, best.protocol)
+        format!("{:.2} % ({}{ipc}{split})", best.accuracy, best.protocol)
     };
     if run.best.is_empty() { "-".into() } else { run.best.iter().map(one).collect::<Vec<_>>().join("; ") }
 }

@@ -64,12 +64,15 @@ impl Trial<'_> {
     }
 }
 
+/// What students can train on that lies at no place: real images, as they are or through a VAE.
+pub const BASELINES: [&str; 5] = ["real", "random-real", "k-center", "herding", "reconstructed"];
+
 /// The words that say where a trial's two sets come from.
 #[derive(Clone, Debug)]
 pub struct Origin {
     /// The data set, for example "cifar100".
     pub dataset: String,
-    /// What the students trained on: "real", "random-real" or a distilled folder.
+    /// What the students trained on: one of [`BASELINES`] or a distilled folder.
     pub on: String,
     /// Where the test images are from: "test" or "heldout".
     pub split: String,

@@ -8,9 +8,8 @@ use serde_json::Value;
 use super::read::{Problems, files_below, numbers};
 use super::svg::short;
 use crate::error::Error;
+use crate::eval::BASELINES;
 
-/// What students may be trained on besides a distilled set.
-const BASELINES: [&str; 5] = ["real", "random-real", "k-center", "herding", "reconstructed"];
 /// Classes that are shown at each end, and below how many all are.
 const ENDS: usize = 10;
 

@@ -66,7 +66,52 @@ fn runs_are_listed_with_their_state_and_best_figures() {
     }
     let table = place.ok("runs");
     assert!(table.contains("runs/done") && table.contains("interrupted, unet 0/20"), "{table}");
-    assert!(table.contains(&format!("{:.2} % (quick (changed: epochs=1))", accuracy(&first).max(accuracy(&second)))));
+    assert!(
+        table.contains(&format!("{:.2} % (quick (changed: epochs=1), IPC 1)", accuracy(&first).max(accuracy(&second))))
+    );
+}
+
+#[test]
+fn teachers_are_listed_with_the_runs() {
+    let place = Place::new();
+    let recipe = "--dataset shapes --arch convnet-d2-w8 --set warmup=5 --set checkpoint_every=10";
+    let report = place.json(&format!("teacher {recipe} --epochs 1 --hold-out --name whole -q"));
+    fs::create_dir_all(place.path("runs/teachers/half/step-00000010")).unwrap();
+    fs::copy(place.path("runs/teachers/whole/config.toml"), place.path("runs/teachers/half/config.toml")).unwrap();
+    let state = r#"{"step": 10, "total": 40}"#;
+    fs::write(place.path("runs/teachers/half/step-00000010/state.json"), state).unwrap();
+
+    let listed = place.json("runs");
+    let named = |name: &str| listed.as_array().unwrap().iter().find(|run| run["run"] == *name).unwrap();
+    let whole = named("runs/teachers/whole");
+    assert_eq!((&whole["state"], &whole["dataset"]), (&"finished".into(), &"shapes".into()));
+    assert_eq!(whole["validation"]["teacher"]["accuracy"], report["held_out_accuracy"]);
+    let half = named("runs/teachers/half");
+    assert_eq!((&half["state"], &half["stage"], &half["step"]), (&"interrupted".into(), &"teacher".into(), &10.into()));
+    let table = place.ok("runs");
+    let accuracy = format!("accuracy {:.1} %", report["held_out_accuracy"].as_f64().unwrap());
+    assert!(table.contains(&accuracy) && table.contains("interrupted, teacher 10/40"), "{table}");
+}
+
+/// Real images are no set of a run, however they were chosen.
+#[test]
+fn a_baseline_is_not_the_best_set_of_a_run() {
+    let place = Place::new();
+    let run = place.path("runs/one");
+    fs::create_dir_all(run.join("vae")).unwrap();
+    fs::write(run.join("config.toml"), place.ok("presets shapes")).unwrap();
+    let result = |on: &str, accuracy: f64| {
+        fs::create_dir_all(run.join("eval").join(on)).unwrap();
+        let text = serde_json::json!({
+            "on": on, "protocol": "quick", "split": "test", "student": "convnet", "ipc": 1, "accuracy_mean": accuracy
+        });
+        fs::write(run.join("eval").join(on).join("eval.json"), text.to_string()).unwrap();
+    };
+    result("set", 20.0);
+    for baseline in ["real", "random-real", "k-center", "herding", "reconstructed"] {
+        result(baseline, 30.0);
+    }
+    assert_eq!(place.json("runs")[0]["best"][0]["accuracy"], 20.0);
 }
 
 #[test]

@@ -11,7 +11,7 @@ use crate::config::{Config, Layers, default_preset};
 use crate::data::Dataset;
 use crate::distilled::{self, TENSOR_FILE};
 use crate::error::{Error, Result};
-use crate::eval::Teacher;
+use crate::eval::{BASELINES, Teacher};
 use crate::nearest::nearest;
 use crate::run_dir::{RunDir, newest_distilled};
 use crate::usage;
@@ -30,9 +30,6 @@ pub enum Source {
     /// Random real images through the VAE of a run: the ceiling that the VAE allows.
     Reconstructed(u32, RunDir),
 }
-
-/// The words of `--on` that name no place.
-const WORDS: [&str; 5] = ["real", "random-real", "k-center", "herding", "reconstructed"];
 
 /// A set to judge.
 pub struct Subject {
@@ -75,7 +72,7 @@ impl Subject {
     /// The set at a path, judged whole.
     pub fn at(path: &Path, args: &EvalArgs) -> Result<Self> {
         let typed = path.to_string_lossy();
-        if let Some(word) = nearest(&typed, WORDS).filter(|_| !path.exists()) {
+        if let Some(word) = nearest(&typed, BASELINES).filter(|_| !path.exists()) {
             usage!("--on {typed}: there is no such set; did you mean {word}?");
         }
         if args.ipc.is_some() && !args.compare {
