@@ -35,7 +35,7 @@ pub fn run(args: &SampleArgs, console: &Console) -> Result<()> {
     if args.common.dry_run {
         let classes = ModelCard::read(&run.weights("unet"), "unet")?.classes;
         let chosen = chosen_classes(&args.classes, &classes)?;
-        let name = set_name(args, &config, args.common.seed.unwrap_or(0), &chosen, classes.len())?;
+        let name = set_name(args, &sampling_of(args, &config), &chosen, classes.len())?;
         return dry_run(&config, classes.len(), &[sets_of(&run, args).join(name)], &args.common);
     }
     let summary = sample(&run, &config, args, console)?;
@@ -72,19 +72,24 @@ pub fn configuration(run: &RunDir, set: &[Override], sampling: &SamplingArgs) ->
     layers.resolve()
 }
 
+/// How the images of a set are drawn. A budget's number of images is not known yet, and large.
+fn sampling_of(args: &SampleArgs, config: &Config) -> Sampling {
+    let ipc = if args.budget.is_some() { u32::MAX } else { args.sampling.ipc };
+    Sampling::of(config, ipc, args.common.seed.unwrap_or(0))
+}
+
 /// Samples and writes a distilled set into the run's folder.
 pub fn sample(run: &RunDir, config: &Config, args: &SampleArgs, console: &Console) -> Result<Summary> {
     let start = Instant::now();
-    let seed = args.common.seed.unwrap_or(0);
+    let sampling = sampling_of(args, config);
     let trained = Trained::load(run, &args.common)?;
     let pool = Pool::of(args, &trained.device)?;
     let classes = chosen_classes(&args.classes, &trained.classes)?;
-    let target = sets_of(run, args).join(set_name(args, config, seed, &classes, trained.classes.len())?);
+    let target = sets_of(run, args).join(set_name(args, &sampling, &classes, trained.classes.len())?);
     let staging = Staging::open(&target, args.overwrite)?; // a taken place is refused now, not after minutes of sampling
     if args.to.is_none() {
         console.log_to(&run.log())?;
     }
-    let sampling = Sampling::of(config, seed);
     let batch_size = config.sampler.batch_size;
     // A set that was begun keeps its number of images.
     let begun = staging.begun().map(|images| images as u32 / classes.len() as u32).filter(|&ipc| ipc > 0);
@@ -98,9 +103,9 @@ pub fn sample(run: &RunDir, config: &Config, args: &SampleArgs, console: &Consol
         run.root.display(),
         ipc,
         classes.len(),
-        config.sampler.method,
-        config.sampler.steps,
-        config.sampler.guidance
+        sampling.method,
+        sampling.steps,
+        sampling.guidance
     ));
     let of_class = pool.as_ref().map_or(ipc, |pool| pool.images);
     let named: Vec<(u32, u32)> =
@@ -111,7 +116,7 @@ pub fn sample(run: &RunDir, config: &Config, args: &SampleArgs, console: &Consol
         console.warn(format!("{}: was begun with another {key}; its images are drawn anew", target.display()));
     }
     let drawn = drawing.draw(&batches, console)?;
-    let (all, pixels) = (listing(run, config, args, ipc, &trained, &named), drawing.pixels(&batches, console));
+    let (all, pixels) = (listing(run, config, &sampling, ipc, &trained, &named), drawing.pixels(&batches, console));
     let (listing, mut pixels): (_, Box<dyn Iterator<Item = _>>) = match &pool {
         Some(pool) => {
             let (kept, pixels) = pool.narrow(all, pixels, ipc, console)?;
@@ -135,14 +140,13 @@ pub fn sample(run: &RunDir, config: &Config, args: &SampleArgs, console: &Consol
 fn listing(
     run: &RunDir,
     config: &Config,
-    args: &SampleArgs,
+    sampling: &Sampling,
     ipc: u32,
     trained: &Trained,
     named: &[(u32, u32)],
 ) -> Listing {
-    let sampler = &config.sampler;
     let details = json!({
-        "run": run.name(), "sampler": sampler.method, "steps": sampler.steps, "guidance": sampler.guidance, "eta": sampler.eta,
+        "run": run.name(), "sampler": sampling.method, "steps": sampling.steps, "guidance": sampling.guidance, "eta": sampling.eta,
         "ipc": ipc, "unet_steps": trained.steps,
         "environment": Environment::of(&trained.device),
     });
@@ -154,8 +158,8 @@ fn listing(
         soft_labels: None,
         provenance: Provenance {
             dataset: config.dataset.clone(),
-            method: format!("sampled from a class-conditional latent diffusion model with {}", sampler.method),
-            seed: args.common.seed.unwrap_or(0),
+            method: format!("sampled from a class-conditional latent diffusion model with {}", sampling.method),
+            seed: sampling.seed,
             details: details.as_object().cloned().unwrap_or_default(),
         },
     }
@@ -190,25 +194,25 @@ fn sets_of(run: &RunDir, args: &SampleArgs) -> PathBuf {
 }
 
 /// The folder of a set: its settings, in words.
-fn set_name(args: &SampleArgs, config: &Config, seed: u64, chosen: &[u32], all: usize) -> Result<PathBuf> {
+fn set_name(args: &SampleArgs, sampling: &Sampling, chosen: &[u32], all: usize) -> Result<PathBuf> {
     if let Some(name) = &args.name {
         check_name("--name", name)?;
         return Ok(name.into());
     }
-    let sampler = &config.sampler;
+    let Sampling { method, steps, guidance, eta, seed } = *sampling;
     let length = match args.budget {
         Some(limit) => format!("budget{}s", limit.as_secs_f64()),
         None => format!("ipc{}", args.sampling.ipc),
     };
-    let mut name = format!("{length}-guidance{}-steps{}", sampler.guidance, sampler.steps);
-    if sampler.method != SamplerKind::Ddim {
-        name += &format!("-{}", sampler.method.as_str());
+    let mut name = format!("{length}-guidance{guidance}-steps{steps}");
+    if method != SamplerKind::Ddim {
+        name += &format!("-{}", method.as_str());
     }
     if let Some(pool) = args.pool {
         name += &format!("-pool{pool}-{}", args.select.as_str());
     }
-    if sampler.eta != 0.0 {
-        name += &format!("-eta{}", sampler.eta);
+    if eta != 0.0 {
+        name += &format!("-eta{eta}");
     }
     if chosen.len() < all {
         let list = chosen.iter().map(u32::to_string).collect::<Vec<_>>().join("_");

@@ -1,10 +1,12 @@
 //! The typed configuration: preset < file < `--set key=value` and flags. Unknown keys are refused.
 
+mod guidance;
 mod layers;
 mod limits;
 mod presets;
 mod reference;
 
+pub use guidance::Guidance;
 pub use layers::{Layers, Override};
 pub use presets::{Preset, default_preset, preset_names};
 pub use reference::{Key, keys, markdown};
@@ -85,8 +87,10 @@ pub struct SamplerConfig {
     pub method: SamplerKind,
     /// Its steps, each an evaluation of the UNet.
     pub steps: usize,
-    /// Scale of classifier-free guidance; 1 is none.
-    pub guidance: f64,
+    /// Scale of classifier-free guidance, from 0 to 100; 1 is none. One number, or pairs of images a class and scale:
+    /// [[1, 6.0], [10, 3.0]] is 6 below ten images a class, and 3 from ten on.
+    #[schemars(with = "f64")]
+    pub guidance: Guidance,
     /// Of DDIM: 0 is deterministic, 1 as noisy as DDPM.
     pub eta: f64,
     /// Images sampled at once; it changes the speed and the memory, and pixels by rounding only.
@@ -123,6 +127,7 @@ impl Config {
                 );
             }
         }
+        self.sampler.guidance.check()?;
         if self.sampler.steps > self.diffusion.steps {
             usage!(
                 "sampler.steps is {}, more than the {} of diffusion.steps; lower it",

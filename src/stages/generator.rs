@@ -3,7 +3,7 @@
 use candle_core::{Device, Tensor};
 
 use super::{LatentStatistics, to_pixels};
-use crate::config::Config;
+use crate::config::{Config, SamplerConfig};
 use crate::diffusion::samplers::{Ddim, DpmSolver, Sampler, SamplerKind};
 use crate::diffusion::{Guided, Network, NoiseSchedule, NoiseSource, Parameterized};
 use crate::error::Result;
@@ -22,9 +22,10 @@ pub struct Sampling {
 }
 
 impl Sampling {
-    pub fn of(config: &Config, seed: u64) -> Self {
-        let sampler = &config.sampler;
-        Sampling { method: sampler.method, steps: sampler.steps, guidance: sampler.guidance, eta: sampler.eta, seed }
+    /// As `config` says for `ipc` images a class.
+    pub fn of(config: &Config, ipc: u32, seed: u64) -> Self {
+        let SamplerConfig { method, steps, ref guidance, eta, .. } = config.sampler;
+        Sampling { method, steps, guidance: guidance.at(ipc), eta, seed }
     }
 }
 

@@ -200,8 +200,8 @@ impl Task for UNetTask<'_> {
         let class = |column: usize| (column * self.classes.len() / columns) as u32;
         let images: Vec<(u32, u32)> =
             (0..PICTURE_ROWS as u32).flat_map(|row| (0..columns).map(move |column| (class(column), row))).collect();
-        let sampling =
-            Sampling { steps: PICTURE_STEPS.min(self.schedule.len()), ..Sampling::of(self.config, self.config.seed) };
+        let chosen = Sampling::of(self.config, PICTURE_ROWS as u32, self.config.seed);
+        let sampling = Sampling { steps: PICTURE_STEPS.min(self.schedule.len()), ..chosen };
         let pixels = self.generator().sample(&images, &sampling, &interrupt::check)?;
         let size = self.config.image_size;
         let images: Vec<&[u8]> = pixels.chunks(size * size * 3).collect();

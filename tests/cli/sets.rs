@@ -246,3 +246,22 @@ fn a_run_that_cannot_be_written_is_named() {
     assert!(place.path("sets/mine/distilled.safetensors").is_file());
     fs::set_permissions(&run, fs::Permissions::from_mode(0o755)).unwrap();
 }
+
+/// The run's guidance is that of the number of images, unless the command names one.
+#[test]
+fn guidance_goes_by_images_a_class() {
+    let place = Place::new();
+    place.ok(&format!("train {} --name one --set sampler.guidance=[[1,4.0],[3,2.5]] -q", tiny()));
+    let guidance = |options: &str| {
+        let set = place.json(&format!("sample {options} --classes 0 --name set --overwrite"));
+        let manifest = place.json(&format!("inspect {}", set["distilled"].as_str().unwrap()));
+        manifest["provenance"]["details"]["guidance"].as_f64().unwrap_or_else(|| panic!("{manifest}"))
+    };
+    assert_eq!(["--ipc 2", "--ipc 3", "--ipc 3 --guidance 1"].map(guidance), [4.0, 2.5, 1.0]);
+    let many = place.ok("sample --budget 1h --dry-run");
+    assert!(many.contains("budget3600s-guidance2.5-"), "{many}");
+    let card = fs::read_to_string(place.path("runs/one/README.md")).unwrap();
+    assert!(card.contains("guidance 4 from 1, 2.5 from 3 images a class on"), "{card}");
+    let error = place.fails(2, "sample --set sampler.guidance=[[2,4.0]]");
+    assert!(error.contains("sampler.guidance") && error.contains("rise from 1 on"), "{error}");
+}

@@ -29,10 +29,11 @@ pub fn sample(config: &Config, batch: usize, device: &Device) -> Result<Work> {
     let images: Vec<(u32, u32)> = (0..batch).map(|i| ((i % CLASSES) as u32, (i / CLASSES) as u32)).collect();
     let statistics = LatentStatistics { mean: vec![0.0; shape.channels], std: vec![1.0; shape.channels] };
     let (config, device) = (config.clone(), device.clone());
+    let ipc = batch.div_ceil(CLASSES) as u32;
     let step = Box::new(move |seed| {
         let (vae, unet, statistics, config, device) = (&vae, &unet, &statistics, &config, device.clone());
         let generator = Generator { vae, unet, statistics, config, classes: CLASSES, device };
-        generator.sample(&images, &Sampling::of(config, seed), &|| Ok(())).map(|_| ())
+        generator.sample(&images, &Sampling::of(config, ipc, seed), &|| Ok(())).map(|_| ())
     });
     Ok(Work { params, inputs, forward, trains: false, step, images: batch })
 }
