@@ -11,6 +11,9 @@ use crate::eval::{PoolSelection, Teacher};
 use crate::progress::Console;
 use crate::usage;
 
+/// Images a class of a pool that has done well for sets of up to half as many (docs/results.md).
+const POOL: u32 = 100;
+
 /// The pool that a set is chosen from.
 pub struct Pool {
     /// Images of each class in it.
@@ -20,6 +23,14 @@ pub struct Pool {
 }
 
 impl Pool {
+    /// Tells that a teacher could choose the images of a small set, where it could and was not asked to.
+    pub fn advise(args: &SampleArgs, console: &Console) {
+        let (ipc, asked) = (args.sampling.ipc, args.pool.is_some() || args.budget.is_some());
+        if !asked && ipc <= POOL / 2 && Teacher::locate(None, &args.common.out).is_ok() {
+            console.info(format!("a teacher is there: --pool {POOL} keeps the best {ipc} of {POOL} images a class"));
+        }
+    }
+
     /// None where `--pool` was not given.
     pub fn of(args: &SampleArgs, device: &Device) -> Result<Option<Self>> {
         let Some(images) = args.pool else { return Ok(None) };

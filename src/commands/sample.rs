@@ -38,6 +38,7 @@ pub fn run(args: &SampleArgs, console: &Console) -> Result<()> {
         let name = set_name(args, &sampling_of(args, &config), &chosen, classes.len())?;
         return dry_run(&config, classes.len(), &[sets_of(&run, args).join(name)], &args.common);
     }
+    Pool::advise(args, console);
     let summary = sample(&run, &config, args, console)?;
     if args.common.json {
         return print(&to_json(&summary)?);

@@ -129,7 +129,13 @@ fn the_best_of_a_pool_are_kept() {
     assert!(place.fails(2, "sample --ipc 3 --pool 2").contains("less than the 3 images"));
     assert!(place.fails(2, "sample --ipc 3 --select mix").contains("--pool"));
 
-    place.ok("sample --ipc 8 --name all");
+    let hint = |options: &str| {
+        let output = place.run(&format!("sample {options}"));
+        assert!(output.status.success());
+        String::from_utf8(output.stderr).unwrap().contains("a teacher is there: --pool 100")
+    };
+    assert!(hint("--ipc 8 --name all"), "a small set without a choice");
+    assert!(!hint("--ipc 51 --classes 0 --name large") && !hint("--ipc 1 --pool 2 --name chosen"));
     let read = |name: &str| DistilledSet::read(&place.path(&format!("runs/one/distilled/{name}"))).unwrap();
     let all = read("all").images;
     let teacher = Teacher::open(&place.path("runs/teachers/small"), &Device::Cpu).unwrap();
