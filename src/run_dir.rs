@@ -106,6 +106,14 @@ impl RunDir {
         Ok(runs.filter(|run| run.is_run() || run.stage("vae").is_dir() || run.stage("unet").is_dir()).collect())
     }
 
+    /// The teachers in the folder `teachers` by name, those that lost a part included.
+    pub fn teachers(teachers: &Path) -> Result<Vec<RunDir>> {
+        let parts = ["config.toml", "metrics.jsonl", "final.safetensors"];
+        let found =
+            folders(teachers)?.into_iter().filter(|folder| parts.iter().any(|part| folder.join(part).is_file()));
+        Ok(found.map(RunDir::new).collect())
+    }
+
     fn is_run(&self) -> bool {
         self.config().is_file()
     }

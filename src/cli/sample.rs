@@ -23,7 +23,7 @@ pub struct Sampling {
     /// Sampling steps [default: the run's sampler.steps]
     #[arg(long, value_name = "N")]
     pub steps: Option<u32>,
-    /// Scale of classifier-free guidance; 1 is none [default: the run's sampler.guidance]
+    /// Scale of classifier-free guidance; 1 is none [default: the run's sampler.guidance for so many images]
     #[arg(long, value_name = "S")]
     pub guidance: Option<f64>,
     /// Noise that DDIM adds on the way: 0 none, 1 as DDPM [default: the run's sampler.eta]
@@ -48,7 +48,7 @@ pub struct SampleArgs {
     pub run: Option<PathBuf>,
     #[command(flatten)]
     pub sampling: Sampling,
-    /// Sample as many images per class as this time allows, for example 10m: a batch is timed, then the number is fixed
+    /// Sample as many images per class as this time allows, for example 10m: a batch is timed, then the number is fixed; guidance is that of the most images
     #[arg(long, value_name = "TIME", value_parser = parse_duration, conflicts_with = "ipc")]
     pub budget: Option<Duration>,
     /// Draw so many images per class, and keep the best --ipc of them

@@ -80,6 +80,6 @@ pub fn dry_run(config: &Config, classes: usize, outputs: &[PathBuf], common: &Co
 
 /// All evaluations of the UNet, both branches of guidance included, and one decoding.
 fn sampling_flops(config: &Config, denoise: u64, decode: u64) -> u64 {
-    let branches = if config.sampler.guidance.is_any() { 2 } else { 1 };
+    let branches = if config.sampler.guidance.needs_both_branches() { 2 } else { 1 };
     denoise * branches * config.sampler.steps as u64 + decode
 }

@@ -25,14 +25,14 @@ fn inspect(path: &Path) -> Result<Value> {
     if !path.exists() {
         fail!("{}: there is no such file or folder; `distill runs` lists runs", path.display());
     }
+    if path.join(FINAL).is_file() {
+        return network(path); // before a run: a teacher has a configuration too
+    }
     if path.join("config.toml").is_file() {
         return run_folder(&RunDir::new(path));
     }
     if path.join("state.json").is_file() {
         return checkpoint(path);
-    }
-    if path.join(FINAL).is_file() {
-        return network(path);
     }
     if path.join("distilled.safetensors").is_file() || path.ends_with("distilled.safetensors") {
         return distilled(path);

@@ -4,15 +4,17 @@ use candle_core::Device;
 use serde_json::{Value, json};
 
 use crate::cli::SampleArgs;
+use crate::config::Config;
 use crate::data::ImageSet;
 use crate::distilled::Listing;
 use crate::error::Result;
-use crate::eval::{PoolSelection, Teacher};
+use crate::eval::{PoolSelection, Teacher, TeacherCard};
 use crate::progress::Console;
 use crate::usage;
 
-/// Images a class of a pool that has done well for sets of up to half as many (docs/results.md).
+/// Images a class of a pool that has done well for sets of up to `SMALL` images a class (docs/results.md).
 const POOL: u32 = 100;
+const SMALL: u32 = 10;
 
 /// The pool that a set is chosen from.
 pub struct Pool {
@@ -22,15 +24,17 @@ pub struct Pool {
     teacher: Teacher,
 }
 
-impl Pool {
-    /// Tells that a teacher could choose the images of a small set, where it could and was not asked to.
-    pub fn advise(args: &SampleArgs, console: &Console) {
-        let (ipc, asked) = (args.sampling.ipc, args.pool.is_some() || args.budget.is_some());
-        if !asked && ipc <= POOL / 2 && Teacher::locate(None, &args.common.out).is_ok() {
-            console.info(format!("a teacher is there: --pool {POOL} keeps the best {ipc} of {POOL} images a class"));
-        }
+/// Tells that a teacher of the same data set could choose the images of a small set, where it was not asked to.
+pub fn advise(args: &SampleArgs, config: &Config, console: &Console) {
+    let (ipc, asked) = (args.sampling.ipc, args.pool.is_some() || args.budget.is_some());
+    let card = Teacher::locate(None, &args.common.out).and_then(|folder| Teacher::card(&folder));
+    let fits = |card: &TeacherCard| card.dataset == config.dataset.to_string() && card.image_size == config.image_size;
+    if !asked && ipc <= SMALL && card.is_ok_and(|card| fits(&card)) {
+        console.info(format!("a teacher is there: --pool {POOL} draws {POOL} images a class and keeps the best {ipc}"));
     }
+}
 
+impl Pool {
     /// None where `--pool` was not given.
     pub fn of(args: &SampleArgs, device: &Device) -> Result<Option<Self>> {
         let Some(images) = args.pool else { return Ok(None) };

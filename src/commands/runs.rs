@@ -23,8 +23,9 @@ use crate::run_dir::RunDir;
 #[derive(Serialize)]
 struct Listed {
     run: String,
+    kind: Kind,
     state: State,
-    /// The network in training, or that training will go on with; null where both are trained.
+    /// The network in training, or that training will go on with; null where all are trained.
     stage: Option<&'static str>,
     step: u64,
     /// Steps of that network in all, as far as they are known.
@@ -36,10 +37,18 @@ struct Listed {
     bytes: u64,
     /// The last validation's figures by stage.
     validation: BTreeMap<&'static str, BTreeMap<String, f64>>,
-    /// Of the run's distilled sets, the best accuracy under each protocol on each split.
+    /// Of the run's distilled sets, the best accuracy for each number of images a class, under each protocol on each split; of a
+    /// teacher its own.
     best: Vec<Accuracy>,
     /// What could not be read.
     problems: Vec<String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+enum Kind {
+    Run,
+    Teacher,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -48,7 +57,7 @@ enum State {
     /// Another process holds its lock.
     Running,
     Finished,
-    /// `distill train` with the same options goes on.
+    /// The command that began it goes on, with the same options.
     Interrupted,
     /// A part is missing or cannot be read.
     Damaged,
@@ -65,13 +74,13 @@ struct Accuracy {
 }
 
 pub fn run(args: &RunsArgs) -> Result<()> {
-    let networks = |run: RunDir| (["vae", "unet"].map(|stage| (stage, run.stage(stage))).to_vec(), run);
-    let classifier = |teacher: RunDir| (vec![("teacher", teacher.root.clone())], teacher);
-    let runs = RunDir::all(&args.out)?.into_iter().map(networks);
-    let found: Vec<_> = runs.chain(RunDir::all(&args.out.join(TEACHERS))?.into_iter().map(classifier)).collect();
-    let mut runs: Vec<Listed> = found
+    let runs = RunDir::all(&args.out)?.into_iter().map(|run| (Kind::Run, run));
+    let teachers = RunDir::teachers(&args.out.join(TEACHERS))?.into_iter().map(|teacher| (Kind::Teacher, teacher));
+    let mut runs: Vec<Listed> = runs
+        .chain(teachers)
+        .collect::<Vec<_>>()
         .par_iter()
-        .map(|(stages, run)| interrupt::check().map(|()| listed(run, stages)))
+        .map(|(kind, dir)| interrupt::check().map(|()| listed(*kind, dir)))
         .collect::<Result<_>>()?;
     runs.sort_by_key(|run| run.age_seconds);
     if args.json {
@@ -83,9 +92,9 @@ pub fn run(args: &RunsArgs) -> Result<()> {
     print(&table(&runs))
 }
 
-/// What is in `dir`, of which each of `stages`, in order of training, has its folder.
-fn listed(dir: &RunDir, stages: &[(&'static str, PathBuf)]) -> Listed {
+fn listed(kind: Kind, dir: &RunDir) -> Listed {
     let mut problems = Vec::new();
+    let stages = kind.stages(dir);
     let config = note(toml_file(&dir.config()), &mut problems);
     let (bytes, written) = size_and_time(&dir.root);
     let unfinished = stages.iter().find(|(_, folder)| !folder.join("final.safetensors").is_file());
@@ -94,7 +103,7 @@ fn listed(dir: &RunDir, stages: &[(&'static str, PathBuf)]) -> Listed {
     let (mut step, mut steps) = (checkpoint["step"].as_u64().unwrap_or(0), checkpoint["total"].as_u64());
     let running = is_locked(&dir.lock());
     let mut validation = BTreeMap::new();
-    for (stage_name, folder) in stages {
+    for (stage_name, folder) in &stages {
         let metrics = folder.join("metrics.jsonl");
         // A pipe in its place would be waited for.
         let metrics = if metrics.is_file() { fs::read_to_string(metrics).unwrap_or_default() } else { String::new() };
@@ -107,7 +116,10 @@ fn listed(dir: &RunDir, stages: &[(&'static str, PathBuf)]) -> Listed {
         let planned = config.as_ref().and_then(|config| config.get("train")?.get(stage)?.get("steps")?.as_integer());
         steps = planned.and_then(|steps| u64::try_from(steps).ok());
     }
-    let best = best(dir, &mut problems);
+    let best = match kind {
+        Kind::Run => best(dir, &mut problems),
+        Kind::Teacher => of_teacher(dir, &mut problems),
+    };
     let state = match stage {
         _ if running => State::Running,
         _ if !problems.is_empty() => State::Damaged,
@@ -116,6 +128,7 @@ fn listed(dir: &RunDir, stages: &[(&'static str, PathBuf)]) -> Listed {
     };
     Listed {
         run: dir.root.display().to_string(),
+        kind,
         state,
         stage,
         step,
@@ -175,9 +188,9 @@ fn last_step(metrics: &str) -> u64 {
     metrics.lines().rev().find_map(step).unwrap_or(0)
 }
 
-/// The best accuracy of a distilled set under each protocol on each split.
+/// The best accuracy of a distilled set for each number of images a class, under each protocol on each split.
 fn best(dir: &RunDir, problems: &mut Vec<String>) -> Vec<Accuracy> {
-    let mut best: BTreeMap<(String, String), Accuracy> = BTreeMap::new();
+    let mut best: BTreeMap<(String, String, Option<u64>), Accuracy> = BTreeMap::new();
     for entry in fs::read_dir(dir.eval()).into_iter().flatten().flatten() {
         let path = entry.path().join("eval.json");
         if !path.is_file() {
@@ -190,12 +203,29 @@ fn best(dir: &RunDir, problems: &mut Vec<String>) -> Vec<Accuracy> {
             problems.push(format!("{}: is no result of an evaluation", path.display()));
             continue;
         };
-        let key = (protocol.clone(), split.clone());
+        let ipc = result["ipc"].as_u64();
+        let key = (protocol.clone(), split.clone(), ipc);
         if !BASELINES.contains(&on.as_str()) && best.get(&key).is_none_or(|known| known.accuracy < accuracy) {
-            best.insert(key, Accuracy { protocol, split, accuracy, student, ipc: result["ipc"].as_u64() });
+            best.insert(key, Accuracy { protocol, split, accuracy, student, ipc });
         }
     }
     best.into_values().collect()
+}
+
+/// A finished teacher's accuracy on the test split, or on the held-out tenth that it has not seen.
+fn of_teacher(dir: &RunDir, problems: &mut Vec<String>) -> Vec<Accuracy> {
+    let summary = dir.root.join("summary.json");
+    let summary = summary.is_file().then(|| note(read_json(&summary), problems)).flatten().unwrap_or_default();
+    let splits = [("test", "test_accuracy"), ("heldout", "held_out_accuracy")];
+    let found = splits.into_iter().find_map(|(split, key)| Some((split.into(), summary[key].as_f64()?)));
+    let teacher = |(split, accuracy)| Accuracy {
+        protocol: "teacher".into(),
+        split,
+        accuracy,
+        student: "teacher".into(),
+        ipc: None,
+    };
+    found.map(teacher).into_iter().collect()
 }
 
 fn table(runs: &[Listed]) -> String {
@@ -226,6 +256,16 @@ fn table(runs: &[Listed]) -> String {
     out
 }
 
+impl Kind {
+    /// The networks and their folders, in order of training.
+    fn stages(self, dir: &RunDir) -> Vec<(&'static str, PathBuf)> {
+        match self {
+            Kind::Run => ["vae", "unet"].map(|stage| (stage, dir.stage(stage))).into(),
+            Kind::Teacher => vec![("teacher", dir.root.clone())],
+        }
+    }
+}
+
 impl State {
     fn word(self) -> &'static str {
         match self {
@@ -241,8 +281,8 @@ fn validation(run: &Listed) -> String {
     let figure = |stage: &str, name: &str| run.validation.get(stage)?.get(name).copied();
     let psnr = figure("vae", "psnr").map(|psnr| format!("PSNR {psnr:.1} dB"));
     let loss = figure("unet", "loss").map(|loss| format!("loss {loss:.4}"));
-    let accuracy = figure("teacher", "accuracy").map(|accuracy| format!("accuracy {accuracy:.1} %"));
-    let words: Vec<String> = [psnr, loss, accuracy].into_iter().flatten().collect();
+    let of_teacher = figure("teacher", "loss").map(|loss| format!("loss {loss:.4}"));
+    let words: Vec<String> = [psnr, loss, of_teacher].into_iter().flatten().collect();
     if words.is_empty() { "-".into() } else { words.join(", ") }
 }
 

@@ -11,12 +11,12 @@ use serde_json::json;
 use super::budget::images_within;
 use super::draw::Drawing;
 use super::dry_run::dry_run;
-use super::pool::Pool;
+use super::pool::{Pool, advise};
 use super::resolve::check_name;
 use super::trained::Trained;
 use super::{print, to_json};
 use crate::checksums::sha256;
-use crate::cli::{SampleArgs, Sampling as SamplingArgs};
+use crate::cli::SampleArgs;
 use crate::config::{Config, Layers, Override};
 use crate::data::Class;
 use crate::diffusion::samplers::SamplerKind;
@@ -31,14 +31,14 @@ use crate::usage;
 pub fn run(args: &SampleArgs, console: &Console) -> Result<()> {
     let run = RunDir::open(args.run.as_deref().unwrap_or(&args.common.out))?;
     let set: Vec<Override> = args.set.iter().map(|text| Override::parse(text)).collect::<Result<_>>()?;
-    let config = configuration(&run, &set, &args.sampling)?;
+    let config = configuration(&run, &set, args)?;
     if args.common.dry_run {
         let classes = ModelCard::read(&run.weights("unet"), "unet")?.classes;
         let chosen = chosen_classes(&args.classes, &classes)?;
         let name = set_name(args, &sampling_of(args, &config), &chosen, classes.len())?;
         return dry_run(&config, classes.len(), &[sets_of(&run, args).join(name)], &args.common);
     }
-    Pool::advise(args, console);
+    advise(args, &config, console);
     let summary = sample(&run, &config, args, console)?;
     if args.common.json {
         return print(&to_json(&summary)?);
@@ -61,19 +61,21 @@ pub struct Summary {
     pub images_per_second: f64,
 }
 
-/// The run's configuration with other sampler settings on top.
-pub fn configuration(run: &RunDir, set: &[Override], sampling: &SamplingArgs) -> Result<Config> {
+/// The run's configuration with other sampler settings on top, and the guidance of this number of images a class alone.
+fn configuration(run: &RunDir, set: &[Override], args: &SampleArgs) -> Result<Config> {
     let mut layers = Layers::written(&run.config())?;
     if let Some(other) = set.iter().find(|key| !key.key.starts_with("sampler.")) {
         usage!("{}: only sampler.* keys can change after training", other.source);
     }
-    for key in set.iter().chain(&sampling.overrides()) {
+    for key in set.iter().chain(&args.sampling.overrides()) {
         layers.set(key)?;
     }
-    layers.resolve()
+    let mut config = layers.resolve()?;
+    config.sampler.guidance = sampling_of(args, &config).guidance.into();
+    Ok(config)
 }
 
-/// How the images of a set are drawn. A budget's number of images is not known yet, and large.
+/// How the images of a set are drawn. A budget is for as many as can be had: it takes the guidance of the most.
 fn sampling_of(args: &SampleArgs, config: &Config) -> Sampling {
     let ipc = if args.budget.is_some() { u32::MAX } else { args.sampling.ipc };
     Sampling::of(config, ipc, args.common.seed.unwrap_or(0))

@@ -3,11 +3,13 @@
 
 use std::fmt;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::error::Result;
 use crate::usage;
 
+/// The largest scale that is taken.
 const MOST: f64 = 100.0;
 
 /// Scales of classifier-free guidance by images a class, the fewest first.
@@ -16,17 +18,23 @@ const MOST: f64 = 100.0;
 pub struct Guidance(Vec<(u32, f64)>);
 
 /// How it stands in a file.
-#[derive(Serialize, Deserialize)]
+#[derive(Serialize, Deserialize, JsonSchema)]
 #[serde(untagged, expecting = "expected a number, or pairs of images a class and scale such as [[1, 6.0], [10, 3.0]]")]
-enum Written {
+pub(super) enum Written {
     Always(f64),
     ByImages(Vec<(u32, f64)>),
+}
+
+impl From<f64> for Guidance {
+    fn from(scale: f64) -> Self {
+        Guidance(vec![(1, scale)])
+    }
 }
 
 impl From<Written> for Guidance {
     fn from(written: Written) -> Self {
         match written {
-            Written::Always(scale) => Guidance(vec![(1, scale)]),
+            Written::Always(scale) => scale.into(),
             Written::ByImages(scales) => Guidance(scales),
         }
     }
@@ -47,8 +55,8 @@ impl Guidance {
         self.0.iter().rev().find(|(from, _)| *from <= ipc).map_or(1.0, |(_, scale)| *scale)
     }
 
-    /// Whether any scale needs the UNet's second branch, without a class.
-    pub fn is_any(&self) -> bool {
+    /// Whether any scale needs the UNet's second branch, the one without a class.
+    pub fn needs_both_branches(&self) -> bool {
         self.0.iter().any(|(_, scale)| *scale != 1.0)
     }
 
@@ -60,7 +68,7 @@ impl Guidance {
         let from: Vec<u32> = self.0.iter().map(|(from, _)| *from).collect();
         if from.first() != Some(&1) || !from.is_sorted_by(|a, b| a < b) {
             usage!(
-                "sampler.guidance is for {from:?} images a class; expected numbers that rise from 1 on, as in [[1, 6.0], [10, 3.0]]"
+                "sampler.guidance: expected images a class that rise from 1 on, as in [[1, 6.0], [10, 3.0]], found {from:?}"
             );
         }
         Ok(())
@@ -69,11 +77,11 @@ impl Guidance {
 
 impl fmt::Display for Guidance {
     fn fmt(&self, out: &mut fmt::Formatter) -> fmt::Result {
-        let words: Vec<String> = self.0.iter().map(|(from, scale)| format!("{scale} from {from}")).collect();
-        match self.0[..] {
-            [(_, scale)] => write!(out, "{scale}"),
-            _ => write!(out, "{} images a class on", words.join(", ")),
+        if let [(_, scale)] = self.0[..] {
+            return write!(out, "{scale}");
         }
+        let words: Vec<String> = self.0.iter().map(|(from, scale)| format!("{scale} from {from}")).collect();
+        write!(out, "{} images a class on", words.join(", "))
     }
 }
 
@@ -101,7 +109,7 @@ mod tests {
         let guidance = written("2").unwrap();
         assert_eq!([guidance.at(1), guidance.at(1000)], [2.0, 2.0]);
         assert_eq!((toml::Value::try_from(&guidance).unwrap(), guidance.to_string()), (2.0.into(), "2".into()));
-        assert!(guidance.is_any() && !written("1.0").unwrap().is_any());
+        assert!(guidance.needs_both_branches() && !written("1.0").unwrap().needs_both_branches());
     }
 
     #[test]

@@ -88,8 +88,8 @@ pub struct SamplerConfig {
     /// Its steps, each an evaluation of the UNet.
     pub steps: usize,
     /// Scale of classifier-free guidance, from 0 to 100; 1 is none. One number, or pairs of images a class and scale:
-    /// [[1, 6.0], [10, 3.0]] is 6 below ten images a class, and 3 from ten on.
-    #[schemars(with = "f64")]
+    /// `[[1, 6.0], [10, 3.0]]` is 6 below ten images a class, and 3 from ten on. `--budget` takes the last.
+    #[schemars(with = "guidance::Written")]
     pub guidance: Guidance,
     /// Of DDIM: 0 is deterministic, 1 as noisy as DDPM.
     pub eta: f64,

@@ -106,10 +106,14 @@ fn kind(schema: &Value) -> String {
             .map(|w| format!("`\"{w}\"`"))
             .collect::<Vec<_>>()
             .join(" or "),
+        (Some("array"), _) if schema["prefixItems"].is_array() => "pair".into(),
         (Some("array"), _) => format!("list of {}s", kind(&schema["items"])),
         (Some("boolean"), _) => "true or false".into(),
         (Some(name), _) => name.into(),
-        (None, None) => "value".into(),
+        (None, None) => match schema["anyOf"].as_array() {
+            Some(kinds) => kinds.iter().map(kind).collect::<Vec<_>>().join(", or "),
+            None => "value".into(),
+        },
     }
 }
 

@@ -64,7 +64,7 @@ impl Trial<'_> {
     }
 }
 
-/// What students can train on that lies at no place: real images, as they are or through a VAE.
+/// Words in the place of a distilled set: real images, all or some of them, as they are or through a VAE.
 pub const BASELINES: [&str; 5] = ["real", "random-real", "k-center", "herding", "reconstructed"];
 
 /// The words that say where a trial's two sets come from.

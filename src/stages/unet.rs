@@ -24,6 +24,8 @@ use crate::train::{Batches, Task, Validation};
 
 /// Sampling steps of the pictures drawn while training.
 const PICTURE_STEPS: usize = 20;
+/// Their guidance is that of so many images a class.
+const PICTURE_IPC: u32 = 10;
 /// Sampling steps of the images that are measured while training, which need a fast sampler.
 const MEASURED_STEPS: usize = 10;
 
@@ -200,8 +202,8 @@ impl Task for UNetTask<'_> {
         let class = |column: usize| (column * self.classes.len() / columns) as u32;
         let images: Vec<(u32, u32)> =
             (0..PICTURE_ROWS as u32).flat_map(|row| (0..columns).map(move |column| (class(column), row))).collect();
-        let chosen = Sampling::of(self.config, PICTURE_ROWS as u32, self.config.seed);
-        let sampling = Sampling { steps: PICTURE_STEPS.min(self.schedule.len()), ..chosen };
+        let usual = Sampling::of(self.config, PICTURE_IPC, self.config.seed);
+        let sampling = Sampling { steps: PICTURE_STEPS.min(self.schedule.len()), ..usual };
         let pixels = self.generator().sample(&images, &sampling, &interrupt::check)?;
         let size = self.config.image_size;
         let images: Vec<&[u8]> = pixels.chunks(size * size * 3).collect();

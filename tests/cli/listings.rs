@@ -88,9 +88,17 @@ fn teachers_are_listed_with_the_runs() {
     assert_eq!(whole["validation"]["teacher"]["accuracy"], report["held_out_accuracy"]);
     let half = named("runs/teachers/half");
     assert_eq!((&half["state"], &half["stage"], &half["step"]), (&"interrupted".into(), &"teacher".into(), &10.into()));
+    assert_eq!((&half["kind"], &whole["best"][0]["split"]), (&"teacher".into(), &"heldout".into()));
+    assert_eq!(whole["best"][0]["accuracy"], report["held_out_accuracy"]);
     let table = place.ok("runs");
-    let accuracy = format!("accuracy {:.1} %", report["held_out_accuracy"].as_f64().unwrap());
+    let accuracy = format!("{:.2} % (teacher, heldout)", report["held_out_accuracy"].as_f64().unwrap());
     assert!(table.contains(&accuracy) && table.contains("interrupted, teacher 10/40"), "{table}");
+    assert_eq!(place.json("inspect runs/teachers/whole")["kind"], "teacher");
+
+    fs::remove_file(place.path("runs/teachers/whole/config.toml")).unwrap();
+    let listed = place.json("runs");
+    let torn = listed.as_array().unwrap().iter().find(|run| run["run"] == "runs/teachers/whole").unwrap();
+    assert!(torn["state"] == "damaged" && torn["problems"][0].as_str().unwrap().contains("config.toml"), "{torn}");
 }
 
 /// Real images are no set of a run, however they were chosen.

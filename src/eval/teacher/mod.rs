@@ -105,6 +105,11 @@ impl Teacher {
         folder.join(WEIGHTS).is_file()
     }
 
+    /// What stands beside the weights of the teacher in `folder`.
+    pub fn card(folder: &Path) -> Result<TeacherCard> {
+        read_metadata(&folder.join(WEIGHTS))
+    }
+
     /// The folder of the teacher at `named`, or below it, or of the newest one of the runs under `out`.
     pub fn locate(named: Option<&Path>, out: &Path) -> Result<PathBuf> {
         let path = named.map_or_else(|| out.join(FOLDER), Path::to_path_buf);
@@ -122,7 +127,7 @@ impl Teacher {
         let stated: Summary = serde_json::from_slice(&fs::read(&summary).at(&summary)?)
             .map_err(|e| Error::Failed(format!("{}: is damaged ({e}); {remedy}", summary.display())))?;
         check_file(&weights, &stated.sha256, &summary).map_err(|e| Error::Failed(format!("{e}; {remedy}")))?;
-        let card: TeacherCard = read_metadata(&weights)?;
+        let card = Self::card(&folder)?;
         if card.kind != "teacher" || card.format != FORMAT_VERSION {
             fail!(
                 "{}: holds a {} of format {}, expected a teacher of format {FORMAT_VERSION}; {remedy}",
