@@ -1,8 +1,8 @@
 //! `distill sample --pool`: more images are drawn than are kept.
 
-use candle_core::Device;
 use serde_json::{Value, json};
 
+use super::trained::Trained;
 use crate::cli::SampleArgs;
 use crate::config::Config;
 use crate::data::ImageSet;
@@ -36,7 +36,7 @@ pub fn advise(args: &SampleArgs, config: &Config, console: &Console) {
 
 impl Pool {
     /// None where `--pool` was not given.
-    pub fn of(args: &SampleArgs, device: &Device) -> Result<Option<Self>> {
+    pub fn of(args: &SampleArgs, trained: &Trained) -> Result<Option<Self>> {
         let Some(images) = args.pool else { return Ok(None) };
         if images < args.sampling.ipc {
             usage!(
@@ -44,7 +44,10 @@ impl Pool {
                 args.sampling.ipc
             );
         }
-        let teacher = Teacher::open(&Teacher::locate(args.teacher.as_deref(), &args.common.out)?, device)?;
+        let teacher = Teacher::open(&Teacher::locate(args.teacher.as_deref(), &args.common.out)?, &trained.device)?;
+        let (size, classes) = (trained.config.image_size, trained.classes.clone().into());
+        let none = ImageSet { pixels: Vec::new(), labels: Vec::new(), size, classes };
+        teacher.check(&none)?; // now, not when all are drawn
         Ok(Some(Pool { images, selection: args.select, teacher }))
     }
 

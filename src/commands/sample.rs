@@ -86,7 +86,7 @@ pub fn sample(run: &RunDir, config: &Config, args: &SampleArgs, console: &Consol
     let start = Instant::now();
     let sampling = sampling_of(args, config);
     let trained = Trained::load(run, &args.common)?;
-    let pool = Pool::of(args, &trained.device)?;
+    let pool = Pool::of(args, &trained)?;
     let classes = chosen_classes(&args.classes, &trained.classes)?;
     let target = sets_of(run, args).join(set_name(args, &sampling, &classes, trained.classes.len())?);
     let staging = Staging::open(&target, args.overwrite)?; // a taken place is refused now, not after minutes of sampling

@@ -172,6 +172,18 @@ fn the_best_of_a_pool_are_kept() {
     assert_eq!(read("two").images.labels, [4, 4, 4, 7, 7, 7]);
 }
 
+#[test]
+fn no_pool_is_drawn_for_the_teacher_of_another_data_set() {
+    let place = folder::place(&["a", "b"]);
+    place.ok("train --config tiny.toml --name one -q");
+    place.ok("teacher --dataset shapes --arch convnet-d2-w8 --epochs 1 --set warmup=5 -q");
+    let error = place.fails(1, "sample --ipc 1 --pool 2 --name set");
+    assert!(error.contains("this teacher knows images of 32 x 32"), "{error}");
+    assert!(!place.path("runs/one/distilled").exists());
+    let plain = place.run("sample --ipc 1 --name set");
+    assert!(plain.status.success() && !String::from_utf8(plain.stderr).unwrap().contains("a teacher is there"));
+}
+
 /// Random weights of Inception-v3 in PyTorch's names, whose shapes a fixture knows.
 fn random_inception(path: &Path) {
     let shapes = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/eval_inception.safetensors");
