@@ -48,7 +48,8 @@ pub struct SampleArgs {
     pub run: Option<PathBuf>,
     #[command(flatten)]
     pub sampling: Sampling,
-    /// Sample as many images per class as this time allows, for example 10m: a batch is timed, then the number is fixed; guidance is that of the most images
+    /// Sample as many images per class as this time allows, for example 10m: a batch is timed, then
+    /// the number is fixed; guidance is that of the most images
     #[arg(long, value_name = "TIME", value_parser = parse_duration, conflicts_with = "ipc")]
     pub budget: Option<Duration>,
     /// Draw so many images per class, and keep the best --ipc of them

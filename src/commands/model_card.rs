@@ -32,7 +32,8 @@ pub fn write(run: &RunDir) -> Result<()> {
          `vae/summary.json` and `unet/summary.json` the times.\n\n\
          ## Sampling\n\n\
          ```sh\ndistill sample --run {root} --ipc 10\n```\n\n\
-         Defaults: {method}, {steps} steps, guidance {guidance}. With the same settings an image depends on the seed, its class and its number alone. The \
+         Defaults: {method}, {steps} steps, guidance {guidance}. With the same settings an image depends on the seed, its class \
+         and its number alone. The \
          weights (`vae/final.safetensors`, `unet/final.safetensors`) are averages over training in the safetensors format.\n\n\
          ## Intended use and limits\n\n\
          For research on dataset distillation: report an accuracy beside its protocol and beside as many random real images. \

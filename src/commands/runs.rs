@@ -37,8 +37,8 @@ struct Listed {
     bytes: u64,
     /// The last validation's figures by stage.
     validation: BTreeMap<&'static str, BTreeMap<String, f64>>,
-    /// Of the run's distilled sets, the best accuracy for each number of images a class, under each protocol on each split; of a
-    /// teacher its own.
+    /// Of the run's distilled sets, the best accuracy for each number of images a class, under each protocol on each
+    /// split; of a teacher its own.
     best: Vec<Accuracy>,
     /// What could not be read.
     problems: Vec<String>,
