@@ -64,15 +64,12 @@ impl Trial<'_> {
     }
 }
 
-/// Words in the place of a distilled set: real images, all or some of them, as they are or through a VAE.
-pub const BASELINES: [&str; 5] = ["real", "random-real", "k-center", "herding", "reconstructed"];
-
 /// The words that say where a trial's two sets come from.
 #[derive(Clone, Debug)]
 pub struct Origin {
     /// The data set, for example "cifar100".
     pub dataset: String,
-    /// What the students trained on: one of [`BASELINES`] or a distilled folder.
+    /// What the students trained on: one of [`crate::data::BASELINES`] or a distilled folder.
     pub on: String,
     /// Where the test images are from: "test" or "heldout".
     pub split: String,

@@ -7,8 +7,8 @@ use serde_json::Value;
 
 use super::read::{Problems, files_below, numbers};
 use super::svg::short;
+use crate::data::BASELINES;
 use crate::error::Error;
-use crate::eval::BASELINES;
 
 /// Classes that are shown at each end, and below how many all are.
 const ENDS: usize = 10;
