@@ -125,12 +125,14 @@ def compare(args, ipc, folder):
 
 
 def check_file(protocol):
-    """The protocol's file says what the challenge's evaluator does, in everything but length and runs."""
+    """How the protocol's file differs from what the challenge's evaluator does; `quick` is a fifth of its length."""
     path = Path(__file__).parent.parent / f"configs/protocols/{protocol}.toml"
     recipe = tomllib.loads(path.read_text())
-    published = {"batch_size": 256, "lr": 0.01, "momentum": 0.9, "weight_decay": 5e-4, "augment": True, "drop_factor": 0.1,
-                 "convnet": {"depth": 3, "width": 128}}
-    return [key for key, value in published.items() if recipe[key] != value]
+    epochs, drop_after = {"challenge": (1001, 502), "quick": (200, 100)}[protocol]
+    published = {"length": {"epochs": epochs}, "drop_after": drop_after, "drop_factor": 0.1, "batch_size": 256, "lr": 0.01,
+                 "momentum": 0.9, "weight_decay": 5e-4, "augment": True, "convnet": {"depth": 3, "width": 128}}
+    stated = {key: value for key, value in recipe.items() if key not in ("name", "runs")}
+    return sorted(key for key in published | stated if published.get(key) != stated.get(key))
 
 
 def main():

@@ -17,8 +17,8 @@ pub struct Common {
     /// Where to compute: auto, cpu or cuda:N
     #[arg(long, value_name = "DEVICE", default_value = "auto", help_heading = "Common options")]
     pub device: DeviceChoice,
-    /// Precision inside the networks: f32, bf16 (sums, weights and losses in f32), or auto: bf16 where the processor has AMX or
-    /// AVX-512 BF16
+    /// Precision inside the networks: f32, bf16 (sums, weights and losses in f32), or auto: bf16 on a GPU and where the
+    /// processor has AMX or AVX-512 BF16, else f32
     #[arg(long, value_name = "DTYPE", default_value = "auto", help_heading = "Common options")]
     pub dtype: DType,
     /// Folder that holds the data sets [default: $DISTILL_DATA, else the user's cache folder]
@@ -31,7 +31,7 @@ pub struct Common {
     #[arg(long, value_name = "DIR", default_value = "runs", value_hint = ValueHint::DirPath)]
     #[arg(help_heading = "Common options")]
     pub out: PathBuf,
-    /// Seed of all randomness
+    /// Seed of all randomness [default: of train and run the configuration's, else 0]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(..=i64::MAX as u64))]
     #[arg(help_heading = "Common options")]
     pub seed: Option<u64>,

@@ -65,7 +65,7 @@ pub struct EvalArgs {
     /// Rows of that table [default: all that can be had; real if it was judged before]
     #[arg(long, value_name = "ROW,...", value_delimiter = ',', requires = "compare")]
     pub rows: Vec<RowKind>,
-    /// Images per class of real images; with --compare, of the distilled set as well
+    /// Images per class of real images; with --compare, of the distilled set as well [default: that set's, else 10]
     #[arg(long, value_name = "N", value_parser = images_per_class())]
     pub ipc: Option<u32>,
     /// Data set of the real images, and the one that a file stands for [default: the newest run's]
@@ -75,7 +75,7 @@ pub struct EvalArgs {
     #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
     pub run: Option<PathBuf>,
     /// Teacher in whose features k-center and herding choose, and that labels real images where the protocol has soft labels
-    /// [default: the newest]
+    /// [default: with --compare the distilled set's own, else the data set's newest]
     #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
     pub teacher: Option<PathBuf>,
     /// Views of each real image that it labels [default: the distilled set's with --compare, else 20]

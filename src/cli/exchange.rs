@@ -27,8 +27,21 @@ pub struct ExportArgs {
     pub common: Common,
 }
 
+/// A number for each channel of an image of colours.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Channels(pub [f32; 3]);
+
+/// "0.49,0.48,0.45"
+fn channels(text: &str) -> Result<Channels, String> {
+    let numbers: Vec<f32> = text.split(',').filter_map(|part| part.trim().parse().ok()).collect();
+    match numbers[..] {
+        [r, g, b] if numbers.iter().all(|n| (0.001..=1.0).contains(n)) => Ok(Channels([r, g, b])),
+        _ => Err("expected three numbers above 0 and up to 1, for pixels from 0 to 1, as in 0.49,0.48,0.45".into()),
+    }
+}
+
 /// How another program's file is to be read.
-#[derive(Args, Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Args, Clone, Debug, Default, PartialEq)]
 pub struct ReadingArgs {
     /// What the file is [default: guessed from its name]
     #[arg(long, value_name = "FORMAT")]
@@ -36,6 +49,12 @@ pub struct ReadingArgs {
     /// What the numbers of a tensor mean [default: bytes for whole numbers; floating-point ones need it]
     #[arg(long, value_name = "MEANING")]
     pub pixels: Option<Pixels>,
+    /// Mean of each channel that normalized values were made with [default: the data set's]
+    #[arg(long, value_name = "R,G,B", value_parser = channels, requires = "std")]
+    pub mean: Option<Channels>,
+    /// Standard deviation of each channel that normalized values were made with [default: the data set's]
+    #[arg(long, value_name = "R,G,B", value_parser = channels, requires = "mean")]
+    pub std: Option<Channels>,
     /// PyTorch file of the labels [default: in the file itself, or labels*.pt beside images*.pt]
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub labels: Option<PathBuf>,

@@ -8,7 +8,7 @@ use super::Common;
 
 #[derive(Args, Clone, Debug)]
 pub struct InspectArgs {
-    /// A run's folder, a checkpoint's folder, a .safetensors file or a distilled set
+    /// A run's or teacher's folder, that of a run's network or a checkpoint, a .safetensors file or a distilled set
     #[arg(value_hint = ValueHint::AnyPath)]
     pub path: PathBuf,
     #[command(flatten)]

@@ -42,8 +42,8 @@ use crate::environment::long_version;
 
 /// Distil a data set into a few generated images per class, and measure what they are worth.
 ///
-/// A VAE and a class-conditional latent diffusion model learn the data set; DDIM samples a few images a class; students
-/// trained on these are tested on real images.
+/// A VAE and a class-conditional latent diffusion model learn the data set; DDIM or DPM-Solver++ samples a few images a class;
+/// students trained on these are tested on real images.
 #[derive(Debug, Parser)]
 #[command(version, long_version = long_version(), arg_required_else_help = true)]
 pub struct Cli {
@@ -79,7 +79,7 @@ pub enum Command {
     Report(ReportArgs),
     /// List the presets, print one, or describe every key of the configuration
     Presets(PresetsArgs),
-    /// Describe a data set, or check every image of it
+    /// Describe a data set, check every image of it, or fetch it
     Data(DataArgs),
     /// Measure training and sampling speed on this machine
     Bench(BenchArgs),

@@ -1,7 +1,5 @@
 //! `distill export`: a distilled set in another program's format.
 
-use std::path::PathBuf;
-
 use serde_json::json;
 
 use super::{print, to_json};
@@ -20,9 +18,7 @@ pub fn run(args: &ExportArgs, console: &Console) -> Result<()> {
     let mut set = distilled::open(&source)?;
     let listing = set.listing.clone();
     let target = args.to.clone().unwrap_or_else(|| {
-        let folder = if source.is_file() { source.parent().unwrap_or(&source) } else { &source };
-        let name = folder.file_name().map_or_else(|| "set".into(), PathBuf::from);
-        args.common.out.join("exports").join(name).join(args.format.file_name(&listing))
+        args.common.out.join("exports").join(distilled::name_of(&source)).join(args.format.file_name(&listing))
     });
     formats::check_apart(&source, &target)?;
     formats::check_place(&target, args.format, args.overwrite)?;

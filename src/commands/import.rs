@@ -7,14 +7,14 @@ use serde_json::json;
 use super::resolve::check_name;
 use super::{print, to_json};
 use crate::cli::{ImportArgs, ReadingArgs};
-use crate::data::{self, Dataset};
+use crate::data::{self, Dataset, Normalization};
 use crate::distilled::check_place;
 use crate::error::{Error, Result};
-use crate::fail;
-use crate::formats::{Format, Imported, Reading, import};
+use crate::formats::{Format, Imported, Pixels, Reading, import};
 use crate::fs::make_folder;
 use crate::order;
 use crate::progress::Console;
+use crate::{fail, usage};
 
 pub fn run(args: &ImportArgs, console: &Console) -> Result<()> {
     let path = &args.path;
@@ -66,6 +66,10 @@ pub fn reading(path: &Path, dataset: &Dataset, args: &ReadingArgs) -> Result<Rea
         fail!("{}: there is no such file or folder", path.display());
     }
     let format = args.format.map_or_else(|| Format::guess(path), Ok)?;
-    let ReadingArgs { pixels, labels, .. } = args.clone();
-    Ok(Reading { dataset: dataset.clone(), format, pixels, labels, exact: false })
+    let ReadingArgs { pixels, labels, mean, std, .. } = args.clone();
+    let normalization = mean.zip(std).map(|(mean, std)| Normalization { mean: mean.0, std: std.0 });
+    if normalization.is_some() && pixels != Some(Pixels::Normalized) && format != Format::Challenge {
+        usage!("--mean, --std: are what normalized values were made with; say that they are with --pixels normalized");
+    }
+    Ok(Reading { dataset: dataset.clone(), format, pixels, normalization, labels, exact: false })
 }

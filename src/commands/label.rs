@@ -1,7 +1,5 @@
 //! `distill label`: a copy of a distilled set with a teacher's soft labels.
 
-use std::path::Path;
-
 use serde::Serialize;
 use serde_json::json;
 
@@ -9,9 +7,9 @@ use super::eval::run_of;
 use super::resolve::check_name;
 use super::{print, to_json};
 use crate::cli::LabelArgs;
-use crate::distilled::{DistilledSet, TENSOR_FILE, check_place};
+use crate::distilled::{self, DistilledSet, TENSOR_FILE, check_place};
 use crate::error::Result;
-use crate::eval::Teacher;
+use crate::eval::{Labeller, Teacher};
 use crate::fs::folder_of;
 use crate::order;
 use crate::progress::Console;
@@ -38,7 +36,9 @@ pub fn run(args: &LabelArgs, console: &Console) -> Result<()> {
         None => format!("{}-soft", folder.file_name().unwrap_or_default().to_string_lossy()),
     };
     let target = folder_of(folder).join(name);
-    let teacher = Teacher::open(&Teacher::locate(args.teacher.as_deref(), out)?, &device)?;
+    let listing = distilled::open(&path)?.listing;
+    let teacher = Teacher::locate(args.teacher.as_deref(), out, &listing.provenance.dataset, listing.size)?;
+    let teacher = Teacher::open(&teacher, &device)?;
     if args.common.dry_run {
         return print(&format!(
             "{} labels {} views an image\nwrites {}",
@@ -59,7 +59,7 @@ pub fn run(args: &LabelArgs, console: &Console) -> Result<()> {
     }
     set.write(&target, args.overwrite)?;
     let summary =
-        Summary { distilled: target.display().to_string(), images, views: args.views, teacher: named(&teacher.folder) };
+        Summary { distilled: target.display().to_string(), images, views: args.views, teacher: teacher.name() };
     match args.common.json {
         true => print(&to_json(&summary)?),
         false => print(&format!("{}: {images} images, {} labelled views of each", summary.distilled, args.views)),
@@ -68,12 +68,9 @@ pub fn run(args: &LabelArgs, console: &Console) -> Result<()> {
 
 /// What a set says of its soft labels.
 fn described(teacher: &Teacher, views: u32) -> serde_json::Value {
+    let Labeller { teacher: name, teacher_sha256, views } = teacher.labeller(views);
     json!({
-        "teacher": named(&teacher.folder), "teacher_sha256": teacher.sha256, "architecture": teacher.card.recipe.arch,
+        "teacher": name, "teacher_sha256": teacher_sha256, "architecture": teacher.card.recipe.arch,
         "teacher_accuracy": teacher.card.test_accuracy, "views": views, "temperature": 1.0,
     })
-}
-
-fn named(folder: &Path) -> String {
-    folder.file_name().unwrap_or_default().to_string_lossy().into_owned()
 }

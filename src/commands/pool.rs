@@ -8,7 +8,7 @@ use crate::config::Config;
 use crate::data::ImageSet;
 use crate::distilled::Listing;
 use crate::error::Result;
-use crate::eval::{PoolSelection, Teacher, TeacherCard};
+use crate::eval::{PoolSelection, Teacher};
 use crate::progress::Console;
 use crate::usage;
 
@@ -27,9 +27,8 @@ pub struct Pool {
 /// Tells that a teacher of the same data set could choose the images of a small set, where it was not asked to.
 pub fn advise(args: &SampleArgs, config: &Config, console: &Console) {
     let (ipc, asked) = (args.sampling.ipc, args.pool.is_some() || args.budget.is_some());
-    let card = Teacher::locate(None, &args.common.out).and_then(|folder| Teacher::card(&folder));
-    let fits = |card: &TeacherCard| card.dataset == config.dataset.to_string() && card.image_size == config.image_size;
-    if !asked && ipc <= SMALL && card.is_ok_and(|card| fits(&card)) {
+    let teacher = || Teacher::locate(None, &args.common.out, &config.dataset, config.image_size);
+    if !asked && ipc <= SMALL && teacher().is_ok() {
         console.info(format!("a teacher is there: --pool {POOL} draws {POOL} images a class and keeps the best {ipc}"));
     }
 }
@@ -44,8 +43,10 @@ impl Pool {
                 args.sampling.ipc
             );
         }
-        let teacher = Teacher::open(&Teacher::locate(args.teacher.as_deref(), &args.common.out)?, &trained.device)?;
-        let (size, classes) = (trained.config.image_size, trained.classes.clone().into());
+        let Config { dataset, image_size: size, .. } = &trained.config;
+        let teacher = Teacher::locate(args.teacher.as_deref(), &args.common.out, dataset, *size)?;
+        let teacher = Teacher::open(&teacher, &trained.device)?;
+        let (size, classes) = (*size, trained.classes.clone().into());
         let none = ImageSet { pixels: Vec::new(), labels: Vec::new(), size, classes };
         teacher.check(&none)?; // now, not when all are drawn
         Ok(Some(Pool { images, selection: args.select, teacher }))
@@ -74,8 +75,7 @@ impl Pool {
     fn described(&self) -> Value {
         json!({
             "images_per_class": self.images, "selection": self.selection,
-            "teacher": self.teacher.folder.file_name().unwrap_or_default().to_string_lossy(),
-            "teacher_sha256": self.teacher.sha256,
+            "teacher": self.teacher.name(), "teacher_sha256": self.teacher.sha256,
         })
     }
 }

@@ -4,6 +4,7 @@ mod figures;
 mod inception;
 
 use std::path::Path;
+use std::time::Instant;
 
 use serde::Serialize;
 
@@ -44,6 +45,8 @@ struct Figures {
 #[derive(Serialize)]
 struct Quality {
     on: String,
+    /// Of the generated images, as in eval.json.
+    images_sha256: String,
     dataset: String,
     #[serde(flatten)]
     generated: Figures,
@@ -51,6 +54,9 @@ struct Quality {
     real: Figures,
     /// The real images compared with: "train", "test" or "heldout".
     against: String,
+    against_sha256: String,
+    /// Of the train images among which neighbours are looked for.
+    train_sha256: String,
     neighbours: usize,
     teacher: String,
     teacher_sha256: String,
@@ -59,20 +65,25 @@ struct Quality {
     /// Where Inception's weights were named.
     #[serde(skip_serializing_if = "Option::is_none")]
     inception: Option<InInception>,
+    /// Wall-clock time of it all.
+    seconds: f64,
     environment: Environment,
 }
 
 pub fn run(args: &QualityArgs, console: &Console) -> Result<()> {
+    let start = Instant::now();
     let out = &args.common.out;
     let device = args.common.device.open()?;
     let path = match &args.on {
         Some(path) => path.clone(),
         None => newest_distilled(args.run.as_deref().unwrap_or(out))?,
     };
-    let teacher_folder = Teacher::locate(args.teacher.as_deref(), out)?;
-    let dataset = distilled::open(&path)?.listing.provenance.dataset;
+    let listing = distilled::open(&path)?.listing;
+    let dataset = listing.provenance.dataset;
+    let teacher_folder = Teacher::locate(args.teacher.as_deref(), out, &dataset, listing.size)?;
     let folder = run_of(&path).map_or_else(|| out.join("eval"), |run| run.eval());
-    let output = folder.join(format!("{}-quality-{}", stem(&path), args.against.as_str()));
+    let name = shortened(distilled::name_of(&path));
+    let output = folder.join(format!("{name}-quality-{}", args.against.as_str()));
     if args.common.dry_run {
         return print(&format!(
             "{} in the features of {}\nwrites {}",
@@ -106,26 +117,24 @@ pub fn run(args: &QualityArgs, console: &Console) -> Result<()> {
     draw_nearest(&output.join("nearest.png"), &generated, &train, pairs)?;
     let result = Quality {
         on: path.display().to_string(),
+        images_sha256: generated.sha256(),
         dataset: dataset.to_string(),
         generated: figures,
         real,
         against: args.against.as_str().into(),
+        against_sha256: against.sha256(),
+        train_sha256: train.sha256(),
         neighbours,
         inception: judge.map(|judge| judge.measure(&generated, &counterpart, against, neighbours)).transpose()?,
         teacher: teacher_folder.display().to_string(),
         teacher_sha256: teacher.sha256.clone(),
         teacher_accuracy: teacher.card.test_accuracy,
+        seconds: start.elapsed().as_secs_f64(),
         environment: Environment::of(&device),
     };
     write_atomic(&output.join("quality.json"), to_json(&result)?.as_bytes())?;
     console.info(format!("wrote {} and nearest.png", output.join("quality.json").display()));
     if args.common.json { print(&to_json(&result)?) } else { print(table(&result).trim_end()) }
-}
-
-/// The set's name, for that of the results.
-fn stem(path: &Path) -> String {
-    let folder = if path.is_file() { path.parent().unwrap_or(path) } else { path };
-    shortened(folder.file_name().unwrap_or_default().to_string_lossy().into_owned())
 }
 
 fn smallest_class(set: &ImageSet) -> usize {

@@ -86,11 +86,17 @@ pub fn run_dir(resolved: &Resolved, training: &Training, common: &Common) -> Res
     Ok(RunDir::new(common.out.join(name)))
 }
 
-/// Eight hexadecimal digits that stand for everything that training depends on.
+/// Eight hexadecimal digits that stand for everything that training depends on, but for what may change where a run goes
+/// on.
 fn fingerprint(config: &Config) -> String {
     let mut table = config.to_table();
     for section in ["sampler", "eval"] {
         table.remove(section);
+    }
+    for stage in ["vae", "unet"] {
+        if let Some(stage) = table.get_mut("train").and_then(|train| train.get_mut(stage)?.as_table_mut()) {
+            stage.remove("accumulate");
+        }
     }
     sha256(table.to_string().as_bytes())[..8].into()
 }

@@ -34,6 +34,13 @@ pub fn run(args: &RunArgs, console: &Console) -> Result<()> {
         usage!("--student: `distill run` judges with one student; judge with others by `distill eval --student all`");
     };
     let judge = Judge::new(&args.judging, &resolved.config.eval.protocol, &common)?;
+    if judge.protocol.soft_labels.is_some() {
+        usage!(
+            "--protocol {}: it needs soft labels, which `distill run` does not give; train and sample first, then `distill \
+             label` and `distill eval`",
+            judge.protocol.name
+        );
+    }
     let dir = run_dir(&resolved, &args.training, &args.common)?;
     if args.common.dry_run {
         let outputs = [&train::outputs(&dir)[..], &[dir.distilled(), dir.eval()]].concat();

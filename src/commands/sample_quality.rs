@@ -1,8 +1,11 @@
 //! `distill train --teacher`: what a teacher says of samples while the UNet trains.
 
+use std::path::Path;
+
 use candle_core::Device;
 
 use crate::cli::Training;
+use crate::config::Config;
 use crate::data::ImageSet;
 use crate::error::Result;
 use crate::eval::Teacher;
@@ -23,9 +26,16 @@ pub struct SampleQuality {
 
 impl SampleQuality {
     /// None where `--teacher` was not given. `held_out` are real images that samples are compared with.
-    pub fn of(training: &Training, held_out: &ImageSet, device: &Device) -> Result<Option<Self>> {
-        let Some(folder) = &training.teacher else { return Ok(None) };
-        let (teacher, quiet) = (Teacher::open(folder, device)?, Console::new(Verbosity::Quiet));
+    pub fn of(
+        training: &Training,
+        config: &Config,
+        out: &Path,
+        held_out: &ImageSet,
+        device: &Device,
+    ) -> Result<Option<Self>> {
+        let Some(named) = &training.teacher else { return Ok(None) };
+        let folder = Teacher::locate(Some(named), out, &config.dataset, config.image_size)?;
+        let (teacher, quiet) = (Teacher::open(&folder, device)?, Console::new(Verbosity::Quiet));
         let real = Gaussian::fit(&teacher.features(held_out, &quiet)?)?;
         Ok(Some(SampleQuality { teacher, real, images: training.fd_images as usize, quiet }))
     }

@@ -100,7 +100,7 @@ pub fn train(
     let set = fetch::load(&config.dataset, Split::Train, config.image_size, common, console)?;
     let held = set.held_out();
     let held = if held.is_empty() { (0..set.len()).collect() } else { held };
-    let quality = SampleQuality::of(training, &set.subset(&held), &device)?; // before anything is removed
+    let quality = SampleQuality::of(training, config, &common.out, &set.subset(&held), &device)?; // before anything is removed
     let wanted = training.overwrite || !dir.weights("vae").is_file();
     let reused = training.vae.as_deref().filter(|_| wanted);
     let reused = reused.map(|from| run_with_vae(from, dir, config, &set)).transpose()?;

@@ -32,7 +32,7 @@ pub struct Config {
     pub dataset: Dataset,
     /// Height and width of its images in pixels. The official sets have one size; folders are resized to any.
     pub image_size: usize,
-    /// Seed of all randomness.
+    /// Seed of training; `distill run` samples and judges with it too. Other commands take `--seed`, else 0.
     pub seed: u64,
     pub vae: VaeConfig,
     pub unet: UNetConfig,
@@ -85,7 +85,7 @@ pub struct SamplerConfig {
     /// The algorithm.
     #[serde(default)]
     pub method: SamplerKind,
-    /// Its steps, each an evaluation of the UNet.
+    /// Its steps, each one evaluation of the UNet, two under guidance.
     pub steps: usize,
     /// Scale of classifier-free guidance, from 0 to 100; 1 is none. One number, or pairs of images a class and scale:
     /// `[[1, 6.0], [10, 3.0]]` is 6 below ten images a class, and 3 from ten on. `--budget` takes the last.

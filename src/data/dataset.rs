@@ -84,7 +84,7 @@ impl Dataset {
     pub fn normalization(&self) -> Normalization {
         match self {
             Dataset::Shapes => shapes::NORMALIZATION,
-            Dataset::Cifar10 => Normalization { mean: [0.4914, 0.4822, 0.4465], std: [0.2470, 0.2435, 0.2616] },
+            Dataset::Cifar10 => Normalization { mean: [0.4914, 0.4822, 0.4465], std: [0.2023, 0.1994, 0.2010] },
             Dataset::Cifar100 => Normalization { mean: [0.5071, 0.4866, 0.4409], std: [0.2673, 0.2564, 0.2762] },
             Dataset::TinyImageNet | Dataset::Folder(_) | Dataset::Hub(_) => IMAGENET,
         }

@@ -92,6 +92,17 @@ impl DistilledSet {
     }
 }
 
+/// The name of the set at `path`: that of its folder, or of a tensor file that is called otherwise than in such a folder.
+pub fn name_of(path: &Path) -> String {
+    let whole = std::path::absolute(path).unwrap_or(path.to_path_buf());
+    let named = match whole.parent().filter(|_| path.is_file()) {
+        Some(folder) if whole.ends_with(TENSOR_FILE) => folder.file_name(),
+        Some(_) => whole.file_stem(),
+        None => whole.file_name(),
+    };
+    named.map_or_else(|| "set".into(), |name| name.to_string_lossy().into_owned())
+}
+
 /// Opens a distilled folder or its tensor file: reads the listing and checks that it is consistent, the folder's PNG files
 /// included.
 pub fn open(path: &Path) -> Result<Reader> {

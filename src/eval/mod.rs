@@ -73,6 +73,19 @@ pub struct Origin {
     pub on: String,
     /// Where the test images are from: "test" or "heldout".
     pub split: String,
+    /// Who gave the soft labels that are learned, where that is known.
+    pub labelled_by: Option<Labeller>,
+}
+
+/// The teacher behind soft labels.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Labeller {
+    /// The name of its folder.
+    pub teacher: String,
+    /// Of its weights file.
+    pub teacher_sha256: String,
+    /// Labelled views of an image.
+    pub views: u32,
 }
 
 /// One epoch of one student, for metrics.jsonl.
@@ -126,6 +139,9 @@ pub struct Evaluation {
     pub protocol_sha256: String,
     /// What the students learned: "hard" or "soft" labels.
     pub labels: String,
+    /// Who gave soft labels, where that is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub labelled_by: Option<Labeller>,
     /// Of all that the students learned from: [`TrainingSet::sha256`].
     pub train_sha256: String,
     /// Of the images that they were tested on: [`ImageSet::sha256`].
@@ -193,6 +209,7 @@ pub fn evaluate(
         protocol_sha256: protocol.sha256()?,
         protocol_settings: protocol,
         labels: if trial.protocol.soft_labels.is_some() { "soft" } else { "hard" }.into(),
+        labelled_by: origin.labelled_by.clone(),
         train_sha256: trial.train_sha256(),
         test_sha256: trial.test.sha256(),
     })

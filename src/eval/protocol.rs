@@ -128,6 +128,11 @@ impl Protocol {
         Ok(sha256(&bytes))
     }
 
+    /// Whether both train students alike: all but the name and the number of runs is equal.
+    pub fn same_recipe(&self, other: &Protocol) -> bool {
+        *self == Protocol { name: self.name.clone(), runs: self.runs, ..other.clone() }
+    }
+
     /// The learning rate of update `update` of `updates`, both from 0. [`Schedule::Drop`] is the optimizer's own matter:
     /// it loses its momentum as well.
     pub fn lr_at(&self, update: u32, updates: u32) -> Option<f32> {

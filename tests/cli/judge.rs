@@ -98,7 +98,10 @@ fn a_comparison_is_one_table() {
     assert!(table.contains("gain over random-real") && table.lines().count() == 5, "{table}");
     let name = "runs/tiny/eval/compare-shapes-ipc1-quick--changed--epochs-1-seed0";
     let markdown = fs::read_to_string(place.path(&format!("{name}.md"))).unwrap();
-    assert!(markdown.starts_with("| trained on | images |") && markdown.contains("\n| distilled | 10 |"), "{markdown}");
+    assert!(
+        markdown.starts_with("| trained on | images | runs |") && markdown.contains("\n| distilled | 10 | 2 |"),
+        "{markdown}"
+    );
     let kept: Value = serde_json::from_slice(&fs::read(place.path(&format!("{name}.json"))).unwrap()).unwrap();
     assert_eq!(kept["rows"][0]["result"]["runs"], found["rows"][0]["result"]["runs"]);
 
@@ -108,6 +111,14 @@ fn a_comparison_is_one_table() {
     assert_eq!(row(&real, "distilled")["gap"].as_f64().unwrap(), gap);
     // What full data reached is in later tables without being asked for.
     assert_eq!(row(&place.json(compare), "distilled")["gap"].as_f64().unwrap(), gap);
+
+    let once = place.json("eval --compare --ipc 1 --epochs 1 --runs 1");
+    assert_eq!(row(&once, "real")["result"]["runs"].as_array().unwrap().len(), 2, "so also with other numbers of runs");
+    let kept: Value = serde_json::from_slice(
+        &fs::read(row(&once, "distilled")["file"].as_str().map(|f| place.path(f)).unwrap()).unwrap(),
+    )
+    .unwrap();
+    assert_eq!(kept["runs"].as_array().unwrap().len(), 2, "fewer students do not replace more");
 
     let plan = place.json(&format!("{compare} --dry-run"));
     assert_eq!((plan["ipc"].as_u64(), plan["outputs"].as_array().unwrap().len()), (Some(1), 3));

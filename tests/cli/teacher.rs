@@ -25,7 +25,7 @@ fn a_teacher_learns_and_says_how_well() {
     let accuracy = report["test_accuracy"].as_f64().unwrap();
     assert!(accuracy > 30.0, "{accuracy} % of ten classes");
 
-    let teacher = Teacher::open(&place.path("runs/teachers"), &Device::Cpu).unwrap();
+    let teacher = Teacher::open(&place.path("runs/teachers/one"), &Device::Cpu).unwrap();
     let quiet = Console::new(Verbosity::Quiet);
     let (card, test) = (&teacher.card, shapes(Split::Test));
     assert_eq!((card.dataset.as_str(), card.image_size, card.classes.len()), ("shapes", 32, 10));
@@ -64,7 +64,7 @@ fn a_teacher_learns_and_says_how_well() {
     let at = bytes.len() - 40;
     bytes[at] ^= 1;
     fs::write(&weights, bytes).unwrap();
-    let error = Teacher::open(&place.path("runs/teachers"), &Device::Cpu).err().unwrap().to_string();
+    let error = Teacher::open(&place.path("runs/teachers/one"), &Device::Cpu).err().unwrap().to_string();
     assert!(error.contains("is damaged") && error.contains("distill teacher --overwrite"), "{error}");
 }
 

@@ -26,7 +26,7 @@ fn call_under(folder: &Path, protocol: &Protocol, seed: u64, stop: usize) -> (Re
     let (train, test) = (TrainingSet::from(textures(5, 0)), textures(5, 1));
     let (student, normalization) = (StudentKind::CONVNET, CIFAR100);
     let trial = Trial { student, protocol, train: &train, test: &test, normalization, seed, device: &Device::Cpu };
-    let origin = Origin { dataset: "textures".into(), on: "real".into(), split: "test".into() };
+    let origin = Origin { dataset: "textures".into(), on: "real".into(), split: "test".into(), labelled_by: None };
     let finished = FinishedRuns::open(folder, &trial).unwrap();
     let mut epochs = Vec::new();
     let result = evaluate(&trial, &origin, Some(&finished), &Console::new(Verbosity::Quiet), &mut |epoch| {

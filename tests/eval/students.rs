@@ -83,7 +83,7 @@ fn judge(protocol: &Protocol, train: &ImageSet, test: &ImageSet, seed: u64) -> (
         seed,
         device: &Device::Cpu,
     };
-    let origin = Origin { dataset: "textures".into(), on: "real".into(), split: "test".into() };
+    let origin = Origin { dataset: "textures".into(), on: "real".into(), split: "test".into(), labelled_by: None };
     let mut epochs = Vec::new();
     let console = Console::new(Verbosity::Quiet);
     let mut metrics = |m: &EpochMetrics| {
@@ -117,6 +117,22 @@ fn a_student_learns_what_can_be_learned_and_nothing_else() {
 }
 
 #[test]
+fn the_drop_forgets_the_momentum() {
+    // One update an epoch. A first step with momentum is a plain one, so with a drop that changes nothing else after each
+    // epoch but the last, three losses are those of plain steps.
+    let (train, test) = (textures(5, 0), textures(1, 1));
+    let losses = |momentum, drop_after| -> Vec<u32> {
+        let small = small_protocol(3, 1);
+        let protocol = Protocol { batch_size: 20, momentum, drop_after, drop_factor: 1.0, augment: false, ..small };
+        judge(&protocol, &train, &test, 0).1.iter().map(|m| m.loss.to_bits()).collect()
+    };
+    let plain = losses(0.0, 1);
+    assert_eq!(losses(0.9, 1), plain);
+    let kept = losses(0.9, 3);
+    assert_eq!((&kept[..2], kept[2] == plain[2]), (&plain[..2], false));
+}
+
+#[test]
 fn the_seed_decides_every_bit() {
     let (train, test) = (textures(5, 0), textures(5, 1));
     let losses = |seed| -> Vec<u32> {
@@ -136,7 +152,7 @@ fn sets_that_do_not_fit_are_refused() {
         let (student, normalization) = (StudentKind::CONVNET, CIFAR100);
         let train = &TrainingSet::from(train.clone());
         let trial = Trial { student, protocol: &protocol, train, test, normalization, seed: 0, device: &Device::Cpu };
-        let origin = Origin { dataset: "textures".into(), on: "real".into(), split: "test".into() };
+        let origin = Origin { dataset: "textures".into(), on: "real".into(), split: "test".into(), labelled_by: None };
         evaluate(&trial, &origin, None, &Console::new(Verbosity::Quiet), &mut |_| Ok(())).unwrap_err().to_string()
     };
     let mut other_order = (*train.classes).clone();
@@ -242,7 +258,7 @@ fn students_learn_soft_labels_of_several_views() {
         let (student, normalization) = (StudentKind::CONVNET, CIFAR100);
         let trial =
             Trial { student, protocol: &protocol, train, test: &test, normalization, seed: 0, device: &Device::Cpu };
-        let origin = Origin { dataset: "textures".into(), on: "real".into(), split: "test".into() };
+        let origin = Origin { dataset: "textures".into(), on: "real".into(), split: "test".into(), labelled_by: None };
         evaluate(&trial, &origin, None, &Console::new(Verbosity::Quiet), &mut |_| Ok(()))
     };
     let found = judged(&train).unwrap();

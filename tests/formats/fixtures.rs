@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use distill::data::Class;
+use distill::data::{Class, Normalization};
 use distill::formats::{Format, Pixels, Reading, import};
 use image::RgbImage;
 
@@ -95,8 +95,8 @@ fn labels_follow_the_names_of_their_classes() {
 fn what_cannot_be_as_said_is_refused() {
     for (name, pixels, words) in [
         ("images_best.pt", None, "say what they mean"),
-        ("images_best.pt", Some(Pixels::Normalized), "none is below 0"),
-        ("images_best.pt", Some(Pixels::Bytes), "none is above 1"),
+        ("images_best.pt", Some(Pixels::Normalized), "0.0 % are below 0"),
+        ("images_best.pt", Some(Pixels::Bytes), "0.0 % are above 1"),
         ("normalized.pt", Some(Pixels::Unit), "outside"),
         ("strided.pt", Some(Pixels::Unit), "whole numbers"),
         ("numpy.pt", None, "numpy"),
@@ -146,20 +146,47 @@ fn soft_labels_alone_give_each_image_its_likeliest_class() {
 }
 
 #[test]
-fn soft_labels_of_several_views_follow_the_names_of_their_classes() {
-    let mut other = classes();
-    other.rotate_left(1); // crane, été, blue jay
+fn soft_labels_of_several_views_need_images_in_the_order_of_their_classes() {
     let path = fixture("soft_views.npz");
-    let back = import(&path, &reading(Format::Npz, None), |_| Ok(Some(other))).unwrap().set;
-    let soft_labels = back.soft_labels.unwrap();
-    assert_eq!((soft_labels.views, back.images.labels), (2, vec![0, 0, 1, 1, 2, 2]));
-    // The first image is a crane: the file's class 1, and the data set's class 0 here.
-    let moved = |row: Vec<f32>| [row[1], row[2], row[0]];
-    let mut second = soft(1);
+    let soft_labels = read(&path, Format::Npz, None).unwrap().set.soft_labels.unwrap();
+    assert_eq!(soft_labels.views, 2);
+    let mut second = soft(0);
     second.rotate_right(1);
-    for (view, expected) in [moved(soft(1)), moved(second)].into_iter().enumerate() {
+    for (view, expected) in [soft(0), second].into_iter().enumerate() {
         let row = soft_labels.row(0, view, 3);
         assert!(row.iter().zip(expected).all(|(a, b)| (a - b).abs() < 1e-6), "view {view}: {row:?}");
+    }
+    // The views' augmentations belong to the images' places, which another order would change.
+    let mut other = classes();
+    other.rotate_left(1); // crane, été, blue jay
+    let message = refusal(import(&path, &reading(Format::Npz, None), |_| Ok(Some(other))));
+    assert!(message.contains("several views"), "{message}");
+}
+
+#[test]
+fn experiments_as_the_dataset_condensation_code_saves_them() {
+    let back = read(&fixture("experiments.pt"), Format::Pt, Some(Pixels::Unit)).unwrap();
+    assert_eq!((&back.set.images.pixels, &back.set.images.labels), (&pixels(0..6), &LABELS.to_vec()));
+    assert!(back.warnings.iter().any(|warning| warning.contains("1 more set")), "{:?}", back.warnings);
+}
+
+#[test]
+fn values_may_be_normalized_with_numbers_of_their_own() {
+    let root = tempfile::tempdir().unwrap();
+    let path = root.path().join("own.npz");
+    let values: Vec<f32> = (0..9).map(|i| i as f32 / 2.0 - 2.0).collect(); // -2 to 2
+    let bytes: Vec<u8> = values.iter().flat_map(|v| v.to_le_bytes()).collect();
+    let images = [npy("<f4", "(3, 3, 1, 1)"), bytes].concat();
+    let labels = [npy("|u1", "(3,)"), vec![0, 1, 2]].concat();
+    fs::write(&path, archive(&[("images.npy", &images), ("labels.npy", &labels)])).unwrap();
+    let normalization = Some(Normalization { mean: [0.5; 3], std: [0.25; 3] });
+    let reading = Reading { exact: true, normalization, ..reading(Format::Npz, Some(Pixels::Normalized)) };
+    let back = import(&path, &reading, |_| Ok(Some(classes()))).unwrap();
+    let (mean, std) = ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]);
+    for (i, (found, value)) in back.exact.unwrap().into_iter().zip(&values).enumerate() {
+        let shown = value * 0.25 + 0.5;
+        assert!((found - (shown - mean[i % 3]) / std[i % 3]).abs() < 1e-5, "{i}: {found}");
+        assert_eq!(f32::from(back.set.images.pixels[i]), (shown * 255.0).round());
     }
 }
 

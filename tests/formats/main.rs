@@ -37,7 +37,7 @@ fn set(per_class: usize) -> DistilledSet {
 }
 
 fn reading(format: Format, pixels: Option<Pixels>) -> Reading {
-    Reading { dataset: dataset(), format, pixels, labels: None, exact: false }
+    Reading { dataset: dataset(), format, pixels, normalization: None, labels: None, exact: false }
 }
 
 fn export(set: &DistilledSet, format: Format, path: &Path, overwrite: bool) -> Result<()> {

@@ -180,7 +180,8 @@ fn safetensors(bytes: &[u8], place: &Path) -> Result<()> {
     let path = place.join("set.safetensors");
     fs::write(&path, bytes).unwrap();
     let dataset: Dataset = "folder:/birds".parse().unwrap();
-    let reading = Reading { dataset, format: Format::Safetensors, pixels: None, labels: None, exact: true };
+    let reading =
+        Reading { dataset, format: Format::Safetensors, pixels: None, normalization: None, labels: None, exact: true };
     let set = import(&path, &reading, |_| Ok(Some(small_set().images.classes.to_vec())))?.set;
     consistent(&set.images);
     if let Some(soft) = set.soft_labels {
@@ -249,7 +250,8 @@ fn webdataset_files() -> Vec<Vec<u8>> {
 fn imported(bytes: &[u8], path: &Path, format: Format) -> Result<()> {
     fs::write(path, bytes).unwrap();
     let dataset: Dataset = "folder:/birds".parse().unwrap();
-    let reading = |pixels| Reading { dataset: dataset.clone(), format, pixels, labels: None, exact: true };
+    let reading =
+        |pixels| Reading { dataset: dataset.clone(), format, pixels, normalization: None, labels: None, exact: true };
     let read = |pixels| import(path, &reading(pixels), |_| Ok(None));
     let set = read(None).or_else(|_| read(Some(Pixels::Unit)))?.set;
     consistent(&set.images);

@@ -7,14 +7,14 @@ use serde::Serialize;
 
 use super::judge::Judge;
 use super::selected::Selection;
-use super::subject::{Source, Subject, reconstructing, run_of};
+use super::subject::{Source, Subject, reconstructing, run_of, teacher_of};
 use super::{DEFAULT_IPC, log_to_run, table};
 use crate::cli::{EvalArgs, RowKind};
 use crate::commands::{print, to_json};
 use crate::config::Layers;
 use crate::distilled;
 use crate::error::{Error, Result};
-use crate::eval::{Evaluation, StudentKind, Teacher};
+use crate::eval::{Evaluation, StudentKind};
 use crate::fs::{make_folder, write_atomic};
 use crate::progress::Console;
 use crate::run_dir::distilled_sets;
@@ -62,9 +62,7 @@ pub struct Line {
 pub fn run(args: &EvalArgs, console: &Console) -> Result<()> {
     let plan = Plan::of(args, console)?;
     let mut judge = Judge::of(args, &plan.main.config.eval.protocol)?;
-    if let Source::Distilled(set) = &plan.main.source {
-        judge.label_as(set)?;
-    }
+    judge.label_as(&plan.main)?;
     let judge = judge;
     let mut on_all = args.judging.clone();
     on_all.protocol = Some(REAL.into());
@@ -209,16 +207,8 @@ impl Plan {
                 };
             }
             RowKind::RandomReal => Source::RandomReal(self.ipc),
-            RowKind::KCenter => Source::Selected(
-                Selection::KCenter,
-                self.ipc,
-                Teacher::locate(args.teacher.as_deref(), &args.common.out)?,
-            ),
-            RowKind::Herding => Source::Selected(
-                Selection::Herding,
-                self.ipc,
-                Teacher::locate(args.teacher.as_deref(), &args.common.out)?,
-            ),
+            RowKind::KCenter => Source::Selected(Selection::KCenter, self.ipc, teacher_of(config, args)?),
+            RowKind::Herding => Source::Selected(Selection::Herding, self.ipc, teacher_of(config, args)?),
             RowKind::Real => Source::Real,
             RowKind::Reconstructed => {
                 let own = match &self.main.source {
@@ -250,8 +240,8 @@ impl Plan {
         }
         let file = judge.output(subject, student).join("eval.json");
         let result: Evaluation = serde_json::from_slice(&fs::read(&file).ok()?).ok()?;
-        let protocol = judge.protocol.at(subject.config.image_size).and_then(|protocol| protocol.sha256()).ok()?;
-        (result.protocol_sha256 == protocol).then(|| line(kind, file, result))
+        let protocol = judge.protocol.at(subject.config.image_size).ok()?;
+        result.protocol_settings.same_recipe(&protocol).then(|| line(kind, file, result))
     }
 
     /// What `--dry-run` shows.

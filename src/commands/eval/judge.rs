@@ -11,10 +11,13 @@ use super::subject::{Source, Subject};
 use crate::cli::{Common, EvalArgs, EvalSplit, Judging, VIEWS};
 use crate::commands::trained::load_vae;
 use crate::commands::{fetch, import, to_json};
+use crate::config::Config;
 use crate::data::{ImageSet, Split};
-use crate::distilled::{self, DistilledSet};
+use crate::distilled::{self, DistilledSet, Listing};
 use crate::error::{AtPath, Error, Result};
-use crate::eval::{Evaluation, FinishedRuns, Origin, Protocol, StudentKind, Teacher, TrainingSet, Trial, evaluate};
+use crate::eval::{
+    Evaluation, FinishedRuns, Labeller, Origin, Protocol, StudentKind, Teacher, TrainingSet, Trial, evaluate,
+};
 use crate::formats::{self, Reading};
 use crate::fs::{lock, make_folder, write_atomic};
 use crate::progress::Console;
@@ -23,7 +26,8 @@ use crate::usage;
 
 pub struct Judge<'a> {
     pub protocol: Protocol,
-    /// The protocol's name before the number of runs was changed: with another number the same students are used.
+    /// What results are called after: the protocol's name before the number of runs was changed, as with another number
+    /// the same students are used, and of a user's own a part of its hash.
     recipe: String,
     split: EvalSplit,
     pub seed: u64,
@@ -44,12 +48,34 @@ struct Labelling {
 pub struct Material {
     train: TrainingSet,
     test: ImageSet,
+    /// Who gave its soft labels, where that is known and they are learned.
+    labelled_by: Option<Labeller>,
+}
+
+/// How many students the result in `file` is of, if it holds those of `result` and more.
+fn holds_more(file: &Path, result: &Evaluation) -> Option<usize> {
+    let before: Evaluation = serde_json::from_slice(&fs::read(file).ok()?).ok()?;
+    let same = before.train_sha256 == result.train_sha256
+        && before.test_sha256 == result.test_sha256
+        && before.protocol_settings.same_recipe(&result.protocol_settings)
+        && before.runs.starts_with(&result.runs);
+    Some(before.runs.len()).filter(|&runs| same && runs > result.runs.len())
+}
+
+/// Who gave a set its soft labels.
+fn labeller(set: &Listing) -> Option<Labeller> {
+    let found = set.provenance.details.get("soft_labels")?;
+    serde_json::from_value(found.clone()).ok()
 }
 
 impl<'a> Judge<'a> {
     pub fn new(args: &Judging, default_protocol: &str, common: &'a Common) -> Result<Self> {
         let named = Protocol::of(args.protocol.as_deref().unwrap_or(default_protocol))?;
-        let recipe = args.epochs.map_or(Ok(named.clone()), |epochs| named.clone().with_epochs(epochs))?.name;
+        let mut recipe = args.epochs.map_or(Ok(named.clone()), |epochs| named.clone().with_epochs(epochs))?.name;
+        if args.protocol.as_deref().is_some_and(Protocol::is_path) {
+            let hash = Protocol { runs: 0, ..named.clone() }.sha256()?;
+            recipe += &format!("-{}", &hash[..8]); // the file may change and keep its name
+        }
         let mut protocol = named;
         if let Some(runs) = args.runs {
             protocol = protocol.with_runs(runs)?;
@@ -70,29 +96,53 @@ impl<'a> Judge<'a> {
         Ok(Judge { labelling, ..judge })
     }
 
-    /// Labels real images as those of the distilled set at `set` are: the same teacher, and as many views unless it is
-    /// said otherwise.
+    /// Labels real images as those of `subject` are, where soft labels are learned: by the same teacher, and as many views
+    /// unless it is said otherwise.
     ///
     /// # Errors
-    /// The set has another teacher's labels.
-    pub fn label_as(&mut self, set: &Path) -> Result<()> {
-        let details = distilled::open(set)?.listing.provenance.details;
-        let Some(theirs) = details.get("soft_labels").filter(|_| self.protocol.soft_labels.is_some()) else {
+    /// The subject has no soft labels, nothing says whose they are, or they are another's than the teacher that was named.
+    pub fn label_as(&mut self, subject: &Subject) -> Result<()> {
+        if self.protocol.soft_labels.is_none() || !matches!(subject.source, Source::Distilled(_) | Source::File(..)) {
+            return Ok(());
+        }
+        let named = self.labelling.teacher.is_some().then(|| self.teacher(subject)).transpose()?;
+        let found = match &subject.source {
+            Source::Distilled(path) => labeller(&distilled::open(path)?.listing),
+            _ => None,
+        };
+        let Some(theirs) = found else {
+            if named.is_none() {
+                usage!(
+                    "{}: nothing in it says which teacher gave its soft labels, and real images beside it must have the \
+                     same one's; name it with --teacher, and its views of an image with --views, or label the set with \
+                     `distill label`",
+                    subject.name()
+                );
+            }
             return Ok(());
         };
-        self.labelling.views = self.labelling.views.or(theirs["views"].as_u64().map(|views| views as u32));
-        let teacher =
-            Teacher::open(&Teacher::locate(self.labelling.teacher.as_deref(), &self.common.out)?, &self.device)?;
-        if theirs["teacher_sha256"] != teacher.sha256.as_str() {
+        let teacher = named.or_else(|| Teacher::with_weights(&theirs.teacher_sha256, &self.common.out));
+        let teacher = teacher.filter(|folder| {
+            Teacher::open(folder, &self.device).is_ok_and(|teacher| teacher.sha256 == theirs.teacher_sha256)
+        });
+        let Some(teacher) = teacher else {
             usage!(
-                "{}: its soft labels are of the teacher {}, but real images would be labelled by {}; name that teacher \
-                 with --teacher",
-                set.display(),
-                theirs["teacher"],
-                teacher.folder.display()
+                "{}: its soft labels are of the teacher {} (SHA-256 of its weights: {}), which is not there or not the one \
+                 that was named; name its folder with --teacher",
+                subject.name(),
+                theirs.teacher,
+                theirs.teacher_sha256
             );
-        }
+        };
+        self.labelling.teacher = Some(teacher);
+        self.labelling.views = self.labelling.views.or(Some(theirs.views));
         Ok(())
+    }
+
+    /// The folder of the teacher that labels real images to stand beside `subject`.
+    fn teacher(&self, subject: &Subject) -> Result<PathBuf> {
+        let Config { dataset, image_size, .. } = &subject.config;
+        Teacher::locate(self.labelling.teacher.as_deref(), &self.common.out, dataset, *image_size)
     }
 
     /// The folder of a set's results.
@@ -121,9 +171,11 @@ impl<'a> Judge<'a> {
         match &subject.source {
             Source::Distilled(path) => {
                 let (_, test) = self.real(subject, size, false, console)?;
-                let DistilledSet { images, soft_labels, .. } = DistilledSet::read(path)?;
+                let set = DistilledSet::read(path)?;
+                let labelled_by = self.protocol.soft_labels.and_then(|_| labeller(&set.listing()));
+                let DistilledSet { images, soft_labels, .. } = set;
                 let train = TrainingSet::new(images, None, soft_labels, subject.config.dataset.normalization());
-                Ok(Material { train, test })
+                Ok(Material { train, test, labelled_by })
             }
             Source::File(path, reading) => {
                 let reading = Reading { exact: true, ..import::reading(path, &subject.config.dataset, reading)? };
@@ -131,23 +183,29 @@ impl<'a> Judge<'a> {
             }
             _ => {
                 let (train, test) = self.real(subject, size, true, console)?;
-                let train = self.labelled(self.real_images(subject, train, console)?, console)?;
-                Ok(Material { train, test })
+                let images = self.real_images(subject, train, console)?;
+                let (train, labelled_by) = self.labelled(subject, images, console)?;
+                Ok(Material { train, test, labelled_by })
             }
         }
     }
 
-    /// Real images, with a teacher's soft labels where the protocol asks for them.
-    fn labelled(&self, images: ImageSet, console: &Console) -> Result<TrainingSet> {
+    /// `images`, real ones for `subject`, with a teacher's soft labels where the protocol asks for them.
+    fn labelled(
+        &self,
+        subject: &Subject,
+        images: ImageSet,
+        console: &Console,
+    ) -> Result<(TrainingSet, Option<Labeller>)> {
         let mut train = TrainingSet::from(images);
-        if self.protocol.soft_labels.is_some() {
-            let teacher =
-                Teacher::open(&Teacher::locate(self.labelling.teacher.as_deref(), &self.common.out)?, &self.device)?;
-            let views = self.labelling.views.unwrap_or(VIEWS);
-            console.info(format!("labels by {}, {views} views an image", teacher.folder.display()));
-            train.soft_labels = Some(teacher.label(&train.images, views, console)?);
+        if self.protocol.soft_labels.is_none() {
+            return Ok((train, None));
         }
-        Ok(train)
+        let teacher = Teacher::open(&self.teacher(subject)?, &self.device)?;
+        let views = self.labelling.views.unwrap_or(VIEWS);
+        console.info(format!("labels by {}, {views} views an image", teacher.folder.display()));
+        train.soft_labels = Some(teacher.label(&train.images, views, console)?);
+        Ok((train, Some(teacher.labeller(views))))
     }
 
     /// The images of another program's file, as exact as they are there.
@@ -167,7 +225,7 @@ impl<'a> Judge<'a> {
             console.info("students train on the file's own values, not on bytes");
         }
         let test = test.ok_or_else(|| Error::Failed(format!("{}: its images have no size", path.display())))?;
-        Ok(Material { train, test })
+        Ok(Material { train, test, labelled_by: None })
     }
 
     /// (what may be drawn from, the test images) of the data set; the former is empty unless it is needed.
@@ -206,7 +264,7 @@ impl<'a> Judge<'a> {
         material: &Material,
         console: &Console,
     ) -> Result<Evaluation> {
-        let Material { train, test } = material;
+        let Material { train, test, labelled_by } = material;
         let normalization = subject.config.dataset.normalization();
         let trial = Trial {
             student,
@@ -218,7 +276,12 @@ impl<'a> Judge<'a> {
             device: &self.device,
         };
         let split = self.split().to_string();
-        let origin = Origin { dataset: subject.config.dataset.to_string(), on: subject.name(), split };
+        let origin = Origin {
+            dataset: subject.config.dataset.to_string(),
+            on: subject.name(),
+            split,
+            labelled_by: labelled_by.clone(),
+        };
         let output = self.output(subject, student);
         make_folder(&output)?;
         let _lock = lock(&output.join(".lock"), "is evaluating into this folder")?;
@@ -241,11 +304,17 @@ impl<'a> Judge<'a> {
             let line = serde_json::to_string(epoch).map_err(|e| Error::Failed(e.to_string()))?;
             writeln!(metrics, "{line}").at(&path)
         })?;
+        let file = output.join("eval.json");
+        if let Some(before) = holds_more(&file, &result) {
+            fs::remove_file(&path).at(&path)?;
+            console.info(format!("{}: keeps its {before} students, the same and more", file.display()));
+            return Ok(result);
+        }
         let finished = output.join("metrics.jsonl");
         metrics.sync_all().at(&path)?;
         fs::rename(&path, &finished).at(&finished)?;
-        write_atomic(&output.join("eval.json"), to_json(&result)?.as_bytes())?;
-        console.info(format!("wrote {}", output.join("eval.json").display()));
+        write_atomic(&file, to_json(&result)?.as_bytes())?;
+        console.info(format!("wrote {}", file.display()));
         Ok(result)
     }
 }

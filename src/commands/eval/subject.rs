@@ -52,8 +52,9 @@ impl Subject {
             Some("random-real") => Self::baseline(Source::RandomReal(ipc), args)?,
             Some(word @ ("k-center" | "herding")) => {
                 let selection = if word == "herding" { Selection::Herding } else { Selection::KCenter };
-                let teacher = Teacher::locate(args.teacher.as_deref(), &args.common.out)?;
-                Self::baseline(Source::Selected(selection, ipc, teacher), args)?
+                let real = Self::baseline(Source::Real, args)?;
+                let teacher = teacher_of(&real.config, args)?;
+                Subject { source: Source::Selected(selection, ipc, teacher), ..real }
             }
             Some("reconstructed") => {
                 let run = reconstructing(place)?;
@@ -134,7 +135,7 @@ impl Subject {
         let real = || self.config.dataset.file_stem(self.config.image_size);
         let last = |path: &Path| path.file_name().map_or("set".into(), |n| n.to_string_lossy().into_owned());
         shortened(match &self.source {
-            Source::Distilled(path) => last(folder_of_set(path)),
+            Source::Distilled(path) => distilled::name_of(path),
             Source::File(path, _) => {
                 let whole = std::path::absolute(path).unwrap_or(path.clone());
                 let digest = sha256(whole.as_os_str().as_encoded_bytes());
@@ -148,6 +149,11 @@ impl Subject {
             Source::Reconstructed(ipc, _) => format!("reconstructed-ipc{ipc}"),
         })
     }
+}
+
+/// The folder of the teacher that is named, or else of the newest one of the data set.
+pub fn teacher_of(config: &Config, args: &EvalArgs) -> Result<PathBuf> {
+    Teacher::locate(args.teacher.as_deref(), &args.common.out, &config.dataset, config.image_size)
 }
 
 /// The folder of a distilled set, which may be named by its tensor file.

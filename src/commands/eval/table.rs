@@ -43,7 +43,7 @@ fn cells(comparison: &Comparison) -> Vec<Vec<String>> {
         students.push(&line.student);
     }
     if let [_] = students[..] {
-        let head = ["trained on", "images", "mean", "std", "gap to full data", "gain over random-real"];
+        let head = ["trained on", "images", "runs", "mean", "std", "gap to full data", "gain over random-real"];
         let mut cells = vec![head.map(String::from).to_vec()];
         cells.extend(lines.iter().map(of_line));
         return cells;
@@ -66,6 +66,7 @@ fn of_line(line: &Line) -> Vec<String> {
     vec![
         line.row.into(),
         result.images.to_string(),
+        result.runs.len().to_string(),
         format!("{:.2}", result.accuracy_mean),
         result.accuracy_std.map_or("-".into(), |std| format!("{std:.2}")),
         line.gap.map_or("-".into(), |gap| format!("{gap:.2}")),
@@ -111,10 +112,10 @@ mod tests {
             line("real", "convnet", 50.0, Some(0.0), Some(30.0)),
         ];
         let expected = "\
-            trained on   images   mean   std  gap to full data  gain over random-real\n\
-            random-real      10  20.00  0.50             30.00                      -\n\
-            distilled        10  15.50  0.50             34.50                  -4.50\n\
-            real             10  50.00  0.50              0.00                 +30.00\n\
+            trained on   images  runs   mean   std  gap to full data  gain over random-real\n\
+            random-real      10     2  20.00  0.50             30.00                      -\n\
+            distilled        10     2  15.50  0.50             34.50                  -4.50\n\
+            real             10     2  50.00  0.50              0.00                 +30.00\n\
             accuracy in % on shapes test, 1 images a class, protocol quick, real under steps, seed 0\n";
         assert_eq!(text(&comparison(rows)), expected);
     }

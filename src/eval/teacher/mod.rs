@@ -15,9 +15,9 @@ pub use recipe::Recipe;
 pub use task::TeacherTask;
 
 use super::student::{TEST_BATCH, all_batches, argmax};
-use super::{Features, PixelTable, view};
+use super::{Features, Labeller, PixelTable, view};
 use crate::checksums::{check_file, sha256};
-use crate::data::{Class, ImageSet, Normalization};
+use crate::data::{Class, Dataset, ImageSet, Normalization};
 use crate::distilled::SoftLabels;
 use crate::environment::Environment;
 use crate::error::{AtPath, Error, Result};
@@ -110,24 +110,47 @@ impl Teacher {
         read_metadata(&folder.join(WEIGHTS))
     }
 
-    /// The folder of the teacher at `named`, or below it, or of the newest one of the runs under `out`.
-    pub fn locate(named: Option<&Path>, out: &Path) -> Result<PathBuf> {
+    /// The folder of the teacher at `named`, or of the newest one of `dataset` at `size` x `size` pixels below it, or
+    /// below the folder of all runs, `out`.
+    pub fn locate(named: Option<&Path>, out: &Path, dataset: &Dataset, size: usize) -> Result<PathBuf> {
         let path = named.map_or_else(|| out.join(FOLDER), Path::to_path_buf);
-        if Self::is_in(&path) { Ok(path) } else { newest(&path) }
+        if Self::is_in(&path) {
+            return Ok(path);
+        }
+        let name = dataset.to_string();
+        let fits = |folder: &Path| Self::card(folder).is_ok_and(|card| card.dataset == name && card.image_size == size);
+        let newest = below(&path).into_iter().rev().find(|folder| fits(folder));
+        newest.ok_or_else(|| {
+            let path = path.display();
+            Error::Failed(format!(
+                "{path}: no finished teacher of {name} at {size} x {size} pixels is there; train one with `distill teacher \
+                 --dataset {name}`"
+            ))
+        })
     }
 
-    /// The teacher in the folder `path`, or the newest one below it, for example below `runs/teachers`, on `device`.
+    /// The folder of the teacher whose weights have this SHA-256, below the folder of all runs, `out`.
+    pub fn with_weights(sha256: &str, out: &Path) -> Option<PathBuf> {
+        below(&out.join(FOLDER)).into_iter().rev().find(|folder| {
+            let summary = fs::read(folder.join(SUMMARY)).ok();
+            summary.and_then(|bytes| serde_json::from_slice::<Summary>(&bytes).ok()).is_some_and(|s| s.sha256 == sha256)
+        })
+    }
+
+    /// The teacher in `folder` on `device`.
     ///
     /// # Errors
     /// There is none, or its weights are not those that its summary names.
-    pub fn open(path: &Path, device: &Device) -> Result<Teacher> {
-        let folder = Self::locate(Some(path), path)?;
+    pub fn open(folder: &Path, device: &Device) -> Result<Teacher> {
+        if !Self::is_in(folder) {
+            fail!("{}: holds no finished teacher; train one with `distill teacher`", folder.display());
+        }
         let (weights, summary) = (folder.join(WEIGHTS), folder.join(SUMMARY));
         let remedy = "put back a copy, or train it again with `distill teacher --overwrite`";
         let stated: Summary = serde_json::from_slice(&fs::read(&summary).at(&summary)?)
             .map_err(|e| Error::Failed(format!("{}: is damaged ({e}); {remedy}", summary.display())))?;
         check_file(&weights, &stated.sha256, &summary).map_err(|e| Error::Failed(format!("{e}; {remedy}")))?;
-        let card = Self::card(&folder)?;
+        let card = Self::card(folder)?;
         if card.kind != "teacher" || card.format != FORMAT_VERSION {
             fail!(
                 "{}: holds a {} of format {}, expected a teacher of format {FORMAT_VERSION}; {remedy}",
@@ -140,6 +163,7 @@ impl Teacher {
         let network = card.recipe.build(card.image_size, card.classes.len(), params.builder());
         let network = network.map_err(|e| Error::Failed(format!("{}: its recipe: {e}", weights.display())))?;
         params.assign(&load_weights(&weights, device)?, &weights.display().to_string())?;
+        let folder = folder.to_path_buf();
         Ok(Teacher { card, folder, sha256: stated.sha256, network, device: device.clone() })
     }
 
@@ -211,6 +235,16 @@ impl Teacher {
         Ok(SoftLabels { values: Arc::new(values), views: count })
     }
 
+    /// The name of its folder.
+    pub fn name(&self) -> String {
+        self.folder.file_name().unwrap_or_default().to_string_lossy().into_owned()
+    }
+
+    /// What results say of it as the one who labelled `views` views of an image.
+    pub fn labeller(&self, views: u32) -> Labeller {
+        Labeller { teacher: self.name(), teacher_sha256: self.sha256.clone(), views }
+    }
+
     /// The share of images that it takes for what their label says.
     pub fn agreement(&self, set: &ImageSet, console: &Console) -> Result<f64> {
         Ok(agreement(&self.logits(set, console)?, set))
@@ -223,21 +257,16 @@ impl Teacher {
     }
 }
 
-/// The newest teacher's folder in `parent`.
-fn newest(parent: &Path) -> Result<PathBuf> {
+/// The folders of finished teachers in `parent`, the newest last.
+fn below(parent: &Path) -> Vec<PathBuf> {
     let order = Order::of(parent);
     let mut found = Vec::new();
     for entry in fs::read_dir(parent).into_iter().flatten().flatten() {
         let folder = entry.path();
         found.extend(order.age(Path::new(&entry.file_name()), &folder.join(WEIGHTS)).map(|age| (age, folder)));
     }
-    match found.into_iter().max() {
-        Some((_, folder)) => Ok(folder),
-        None => fail!(
-            "{}: no finished teacher is there; train one with `distill teacher --dataset cifar100`",
-            parent.display()
-        ),
-    }
+    found.sort();
+    found.into_iter().map(|(_, folder)| folder).collect()
 }
 
 /// Logits of all images of `set`, (N, classes).

@@ -41,7 +41,7 @@ pub fn read(path: &Path, own_size: Option<usize>) -> Result<Found> {
         fail!("{}: expected a folder of PNG or JPEG files for each class", root.display());
     }
     let images = images.images().map_err(super::tensor::in_file(path))?;
-    Ok(Found { images, labels: Some(labels), soft_labels: None, classes: Some(classes) })
+    Ok(Found { images, labels: Some(labels), soft_labels: None, warnings: Vec::new(), classes: Some(classes) })
 }
 
 fn is_image(file: &Path) -> bool {

@@ -42,6 +42,8 @@ pub struct Reading {
     pub format: Format,
     /// What the numbers of a tensor are; None takes whole numbers only.
     pub pixels: Option<Pixels>,
+    /// What [`Pixels::Normalized`] were normalized with; None is what protocols normalize the data set's images with.
+    pub normalization: Option<Normalization>,
     /// A file of labels; None takes those of the file itself, or of one beside it.
     pub labels: Option<PathBuf>,
     /// Whether floating-point values are kept as they are, beside the pixels that they are rounded to.
@@ -54,6 +56,8 @@ struct Found {
     /// None for a bare tensor.
     labels: Option<Vec<i64>>,
     soft_labels: Option<Soft>,
+    /// What people should know about it.
+    warnings: Vec<String>,
     /// By the file's own labels, perhaps not by all, where it names them. An empty id is unknown.
     classes: Option<BTreeMap<i64, Class>>,
 }
@@ -90,7 +94,7 @@ pub fn import(
     let exact = found.images.exact.take();
     let size = found.images.size;
     reading.dataset.check_size(size)?;
-    let mut warnings = Vec::new();
+    let mut warnings = std::mem::take(&mut found.warnings);
     if found.images.clamped > 0.0 && exact.is_none() {
         warnings.push(format!(
             "{:.2} % of the values lay outside of what a pixel can show and were clamped",
@@ -100,6 +104,14 @@ pub fn import(
     let (images, soft_labels) = classes::label(found, known(size)?, &reading.dataset, path, &mut warnings)?;
     let order = images.by_class().concat(); // that of a distilled set
     let (len, classes) = (images.image_len(), images.classes.len());
+    if soft_labels.as_ref().is_some_and(|soft| soft.views > 1) && !order.is_sorted() {
+        fail!(
+            "{}: its soft labels are of several views, which are drawn by an image's place in the file, so its images must \
+             stand in the order of their classes, as {} lists these; sort it, or keep view 0 alone",
+            path.display(),
+            reading.dataset
+        );
+    }
     let exact = exact.map(|exact| order.iter().flat_map(|&i| &exact[i * len..][..len]).copied().collect());
     let soft_labels = soft_labels.map(|soft| soft.subset(&order, classes));
     let images = images.subset(&order);
@@ -145,10 +157,6 @@ impl Format {
 }
 
 impl Reading {
-    fn normalization(&self) -> Normalization {
-        self.dataset.normalization()
-    }
-
     /// What was said about the numbers: a challenge file needs no words.
     fn pixels(&self) -> Option<Pixels> {
         self.pixels.or((self.format == Format::Challenge).then_some(Pixels::Normalized))

@@ -24,7 +24,7 @@ pub fn read(path: &Path, reading: &Reading) -> Result<Found> {
         fail!("{}: expected an array \"images\" or \"data\"; it has {}", path.display(), names.join(", "));
     };
     let images = tensor_of(zip.entry(&images)?).map_err(&refuse)?;
-    let images = tensor::images(images, reading.pixels(), reading.normalization(), reading.exact).map_err(&refuse)?;
+    let images = tensor::images(images, reading).map_err(&refuse)?;
     let labels = match find(&LABELS) {
         Some(name) => Some(tensor_of(zip.entry(&name)?).and_then(tensor::labels).map_err(&refuse)?),
         None => None,
@@ -39,7 +39,7 @@ pub fn read(path: &Path, reading: &Reading) -> Result<Found> {
         None => Ok(None),
     };
     let (names, ids) = (texts(&CLASSES)?, texts(&CLASS_IDS)?);
-    Ok(Found { images, labels, soft_labels, classes: names.map(|names| classes_of(names, ids)) })
+    Ok(Found { images, labels, soft_labels, warnings: Vec::new(), classes: names.map(|names| classes_of(names, ids)) })
 }
 
 /// An array of numbers.

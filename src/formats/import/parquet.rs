@@ -20,5 +20,11 @@ pub fn read(path: &Path, own_size: Option<usize>) -> Result<Found> {
         })?;
     }
     let images = images.images().map_err(in_file(path))?;
-    Ok(Found { images, labels: Some(labels), soft_labels: None, classes: names.map(|names| classes_of(names, None)) })
+    Ok(Found {
+        images,
+        labels: Some(labels),
+        soft_labels: None,
+        warnings: Vec::new(),
+        classes: names.map(|names| classes_of(names, None)),
+    })
 }

@@ -31,7 +31,7 @@ pub enum Value {
         count: usize,
     },
     Tensor(TensorRef),
-    /// None, a truth value or a floating-point number, none of which is looked at.
+    /// None, a truth value, a floating-point number or a number of numpy, none of which is looked at.
     Other,
 }
 
@@ -42,6 +42,10 @@ pub enum Name {
     RebuildParameter,
     OrderedDict,
     Size,
+    /// What a number of numpy is written with: its type, the number itself, and a text that stands for its bytes.
+    NumpyType,
+    NumpyNumber,
+    Encode,
     Storage(DType),
 }
 
@@ -64,6 +68,9 @@ impl Name {
             ("torch._utils", "_rebuild_parameter") => return Ok(Name::RebuildParameter),
             ("collections", "OrderedDict") => return Ok(Name::OrderedDict),
             ("torch", "Size") => return Ok(Name::Size),
+            ("numpy", "dtype") => return Ok(Name::NumpyType),
+            ("numpy.core.multiarray" | "numpy._core.multiarray", "scalar") => return Ok(Name::NumpyNumber),
+            ("_codecs", "encode") => return Ok(Name::Encode),
             ("torch", "BoolStorage") => DType::Bool,
             ("torch", "ByteStorage") => DType::U8,
             ("torch", "CharStorage") => DType::I8,

@@ -18,12 +18,12 @@ pub fn read(path: &Path, reading: &Reading) -> Result<Found> {
     let parts = file.parts()?;
     let Some(images) = parts.images else {
         fail!(
-            "{}: expected a tensor, a pair of images and labels, or a dict with \"images\" or \"data\"",
+            "{}: expected a tensor, a pair of images and labels, or a dict with \"images\" or \"data\": tensors, or in \
+             \"data\" a list of such pairs",
             path.display()
         );
     };
-    let images = tensor::images(file.tensor(&images)?, reading.pixels(), reading.normalization(), reading.exact)
-        .map_err(in_file(path))?;
+    let images = tensor::images(file.tensor(&images)?, reading).map_err(in_file(path))?;
     let labels = match reading.labels.clone().or_else(|| labels_beside(path).filter(|_| parts.labels.is_none())) {
         Some(other) => {
             let mut file = PtFile::open(&other)?;
@@ -43,7 +43,15 @@ pub fn read(path: &Path, reading: &Reading) -> Result<Found> {
         None => None,
     };
     let (labels, soft_labels) = both_labels(labels, soft);
-    Ok(Found { images, labels, soft_labels, classes: parts.names.map(|names| classes_of(names, parts.ids)) })
+    let more = parts.sets.saturating_sub(1);
+    let warnings = (more > 0).then(|| format!("{more} more sets in the file are left aside; the first one is read"));
+    Ok(Found {
+        images,
+        labels,
+        soft_labels,
+        warnings: warnings.into_iter().collect(),
+        classes: parts.names.map(|names| classes_of(names, parts.ids)),
+    })
 }
 
 /// "images_best.pt" -> "labels_best.pt", where that exists.
@@ -68,6 +76,8 @@ struct Parts {
     soft: Option<TensorRef>,
     names: Option<Vec<String>>,
     ids: Option<Vec<String>>,
+    /// How many sets are in the file, where it has a list of them.
+    sets: usize,
 }
 
 impl PtFile {
@@ -97,22 +107,33 @@ impl PtFile {
             Some(Value::Tensor(tensor)) => Some(tensor.clone()),
             _ => None,
         };
-        Ok(match pickle.root() {
-            root @ Value::Tensor(_) => Parts { images: tensor(Some(root)), ..Parts::default() },
+        let pair = |value: &Value| match value {
             Value::Tuple(pair) | Value::List(pair) if pair.len() == 2 => Parts {
                 images: tensor(Some(pickle.get(pair[0]))),
                 labels: tensor(Some(pickle.get(pair[1]))),
                 ..Parts::default()
             },
+            _ => Parts::default(),
+        };
+        Ok(match pickle.root() {
+            root @ Value::Tensor(_) => Parts { images: tensor(Some(root)), ..Parts::default() },
+            root @ (Value::Tuple(_) | Value::List(_)) => pair(root),
             Value::Dict(dict) => {
                 let any = |keys: &[&str]| keys.iter().find_map(|key| pickle.entry(dict, key));
                 let texts = |keys: &[&str]| any(keys).and_then(|value| pickle.texts(value));
+                // As the dataset-condensation code saves its experiments.
+                if let Some(Value::List(sets)) = any(&IMAGES)
+                    && let Some(&first) = sets.first()
+                {
+                    return Ok(Parts { sets: sets.len(), ..pair(pickle.get(first)) });
+                }
                 Parts {
                     images: tensor(any(&IMAGES)),
                     labels: tensor(any(&LABELS)),
                     soft: tensor(any(&SOFT_LABELS)),
                     names: texts(&CLASSES),
                     ids: texts(&CLASS_IDS),
+                    sets: 1,
                 }
             }
             _ => Parts::default(),
@@ -128,7 +149,10 @@ impl PtFile {
         let reach = shape.iter().zip(strides).try_fold(*offset, |reach, (&n, &stride)| {
             n.saturating_sub(1).checked_mul(stride).and_then(|steps| reach.checked_add(steps))
         });
-        if strides.len() != shape.len() || n > *stored || n > 0 && reach.is_none_or(|last| last >= *stored) {
+        if n == 0 {
+            return Err(refuse(format!("there is no image or label in a tensor of shape {shape:?}")));
+        }
+        if strides.len() != shape.len() || n > *stored || reach.is_none_or(|last| last >= *stored) {
             return Err(refuse(format!("a tensor of shape {shape:?} does not fit into its {stored} values")));
         }
         let mut entry = self.zip.entry(&format!("{}data/{key}", self.prefix))?;

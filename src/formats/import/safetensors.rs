@@ -26,9 +26,8 @@ pub fn read(path: &Path, reading: &Reading) -> Result<Found> {
         names.sort();
         fail!("{}: expected a tensor \"images\" or \"data\"; it has {}", path.display(), names.join(", "));
     };
-    let images = tensor_of(&mut file, start, images)
-        .and_then(|images| tensor::images(images, reading.pixels(), reading.normalization(), reading.exact))
-        .map_err(&refuse)?;
+    let images =
+        tensor_of(&mut file, start, images).and_then(|images| tensor::images(images, reading)).map_err(&refuse)?;
     let labels = match find(&LABELS) {
         Some(info) => Some(tensor_of(&mut file, start, info).and_then(tensor::labels).map_err(&refuse)?),
         None => None,
@@ -38,7 +37,7 @@ pub fn read(path: &Path, reading: &Reading) -> Result<Found> {
         None => None,
     };
     let (labels, soft_labels) = both_labels(labels, soft);
-    Ok(Found { images, labels, soft_labels, classes: None })
+    Ok(Found { images, labels, soft_labels, warnings: Vec::new(), classes: None })
 }
 
 /// A tensor, whose place and size the header's reader has checked.

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use clap::ValueEnum;
 use half::{bf16, f16};
 
+use super::Reading;
 use crate::data::Normalization;
 use crate::distilled::SoftLabels;
 use crate::error::Error;
@@ -96,17 +97,19 @@ pub struct Images {
 const MOST_CLAMPED: f64 = 0.1;
 /// The same where nothing is clamped, so that only what the values mean is in question.
 const MOST_OUTSIDE: f64 = 0.5;
+/// Pixels from 0 to 1 that overshoot do so at both ends; values around 0 are from -1 to 1, or normalized.
+const MOST_BELOW_ZERO: f64 = 0.3;
+/// What at least this share of values must do in images that are what was said: optimized images that are something else
+/// have a few that do it too.
+const FEW: f64 = 0.03;
+/// How far values from -1 to 1 overshoot; normalized ones go further, if only a few do.
+const BARELY: f64 = 1.1;
 /// A set is refused if a value lies further outside than this, in ranges of a pixel: 255 said to be from 0 to 1 is 254.
 const FURTHEST: f64 = 4.0;
 
-/// Reads a tensor (N, 3, H, W) or (N, H, W, 3) whose values are what `stated` says; without it only whole numbers are
-/// taken, as bytes. `exact` keeps the values themselves too. Errors are sentences about the tensor.
-pub fn images(
-    mut tensor: Tensor,
-    stated: Option<Pixels>,
-    normalization: Normalization,
-    exact: bool,
-) -> std::result::Result<Images, String> {
+/// Reads a tensor (N, 3, H, W) or (N, H, W, 3) whose values are what `reading` says; if it does not, only whole numbers
+/// are taken, as bytes. Errors are sentences about the tensor.
+pub fn images(mut tensor: Tensor, reading: &Reading) -> std::result::Result<Images, String> {
     let (n, size, channels_first) = match tensor.shape[..] {
         [n, 3, h, w] if h == w => (n, h, true),
         [n, h, w, 3] if h == w => (n, h, false),
@@ -115,7 +118,7 @@ pub fn images(
     if n == 0 || size == 0 {
         return Err(format!("there is no image in a tensor of shape {:?}", tensor.shape));
     }
-    let meaning = match (stated, tensor.dtype.is_float()) {
+    let meaning = match (reading.pixels(), tensor.dtype.is_float()) {
         (Some(pixels), true) => pixels,
         (None | Some(Pixels::Bytes), false) => Pixels::Bytes,
         (Some(_), false) => return Err("the images are whole numbers, so they are --pixels bytes".into()),
@@ -128,7 +131,7 @@ pub fn images(
     let width = tensor.dtype.width();
     let plane = size * size;
     let mut bytes = vec![0; 3 * plane * width];
-    let mut values = Values::new(meaning, normalization, exact && tensor.dtype.is_float());
+    let mut values = Values::new(meaning, reading, tensor.dtype.is_float());
     let mut pixels = Vec::new(); // grows as images arrive: a header may promise more than there is
     for _ in 0..n {
         if interrupt::requested() {
@@ -150,9 +153,15 @@ pub fn images(
 /// Turns values into pixels, and remembers what shows whether they are what was said.
 struct Values {
     meaning: Pixels,
-    normalization: Normalization,
+    /// What normalized values were normalized with.
+    stated: Normalization,
+    /// What exact values are to be normalized with.
+    wanted: Normalization,
     count: u64,
     clamped: u64,
+    /// Values below 0, and outside of -1 to 1.
+    below_zero: u64,
+    beyond_one: u64,
     /// How far outside of what a pixel can show, in its ranges.
     furthest: f64,
     least: f64,
@@ -162,9 +171,21 @@ struct Values {
 }
 
 impl Values {
-    fn new(meaning: Pixels, normalization: Normalization, exact: bool) -> Self {
-        let (least, most) = (f64::INFINITY, f64::NEG_INFINITY);
-        Values { meaning, normalization, count: 0, clamped: 0, furthest: 0.0, least, most, exact: exact.then(Vec::new) }
+    fn new(meaning: Pixels, reading: &Reading, float: bool) -> Self {
+        let wanted = reading.dataset.normalization();
+        Values {
+            meaning,
+            stated: reading.normalization.unwrap_or(wanted),
+            wanted,
+            count: 0,
+            clamped: 0,
+            below_zero: 0,
+            beyond_one: 0,
+            furthest: 0.0,
+            least: f64::INFINITY,
+            most: f64::NEG_INFINITY,
+            exact: (reading.exact && float).then(Vec::new),
+        }
     }
 
     /// The pixel of a value of channel `c`.
@@ -172,21 +193,25 @@ impl Values {
         if !value.is_finite() {
             return Err(format!("a pixel is {value}"));
         }
-        let Normalization { mean, std } = self.normalization;
+        let (stated, wanted) = (self.stated, self.wanted);
+        let shown = value * f64::from(stated.std[c]) + f64::from(stated.mean[c]); // of a normalized value
         if let Some(exact) = &mut self.exact {
-            let value = value as f32;
+            let normalized = |unit: f32| (unit - wanted.mean[c]) / wanted.std[c]; // in f32, as a table of pixels has it
             exact.push(match self.meaning {
-                Pixels::Bytes => (value / 255.0 - mean[c]) / std[c], // f32, as a table of pixels has it
-                Pixels::Unit => (value - mean[c]) / std[c],
-                Pixels::Normalized => value,
+                Pixels::Bytes => normalized(value as f32 / 255.0),
+                Pixels::Unit => normalized(value as f32),
+                Pixels::Normalized if stated == wanted => value as f32,
+                Pixels::Normalized => normalized(shown as f32),
             });
         }
         let pixel = match self.meaning {
             Pixels::Bytes => value,
             Pixels::Unit => value * 255.0,
-            Pixels::Normalized => (value * f64::from(std[c]) + f64::from(mean[c])) * 255.0,
+            Pixels::Normalized => shown * 255.0,
         };
         self.count += 1;
+        self.below_zero += u64::from(value < 0.0);
+        self.beyond_one += u64::from(value.abs() > 1.0);
         self.clamped += u64::from(!(-0.5..=255.5).contains(&pixel));
         self.furthest = self.furthest.max((-pixel).max(pixel - 255.0) / 255.0);
         self.least = self.least.min(value);
@@ -196,7 +221,8 @@ impl Values {
 
     /// The share of clamped values, if the values can be what was said.
     fn check(&self) -> std::result::Result<f64, String> {
-        let clamped = self.clamped as f64 / self.count as f64;
+        let share = |count: u64| count as f64 / self.count as f64;
+        let (clamped, below_zero, beyond_one) = (share(self.clamped), share(self.below_zero), share(self.beyond_one));
         let reason = match self.meaning {
             _ if clamped > if self.exact.is_some() { MOST_OUTSIDE } else { MOST_CLAMPED } => {
                 format!("{:.0} % of them would lie outside of what a pixel can show", clamped * 100.0)
@@ -204,11 +230,13 @@ impl Values {
             _ if self.furthest > FURTHEST => {
                 format!("one would lie {:.0} times the range of a pixel outside of it", self.furthest)
             }
-            Pixels::Normalized if self.least >= 0.0 => "none is below 0".into(),
-            Pixels::Normalized if self.least >= -1.0 && self.most <= 1.0 => {
-                "none lies outside of -1 to 1, which the data set's mean and standard deviation would leave".into()
-            }
-            Pixels::Bytes if self.most <= 1.0 && self.most > 0.0 => "none is above 1".into(),
+            Pixels::Normalized if below_zero < FEW => format!("{:.1} % are below 0", below_zero * 100.0),
+            Pixels::Normalized if beyond_one < FEW && self.least > -BARELY && self.most < BARELY => format!(
+                "{:.1} % lie outside of -1 to 1, which the data set's mean and standard deviation would leave",
+                beyond_one * 100.0
+            ),
+            Pixels::Unit if below_zero > MOST_BELOW_ZERO => format!("{:.0} % are below 0", below_zero * 100.0),
+            Pixels::Bytes if beyond_one < FEW && self.most > 0.0 => format!("{:.1} % are above 1", beyond_one * 100.0),
             _ => return Ok(clamped),
         };
         let said = self.meaning.to_possible_value().map_or(String::new(), |v| v.get_name().to_string());

@@ -67,6 +67,7 @@ pub fn read(path: &Path, own_size: Option<usize>) -> Result<Found> {
         images,
         labels: Some(labels),
         soft_labels: None,
+        warnings: Vec::new(),
         classes: Some(classes).filter(|classes| !classes.is_empty()),
     })
 }

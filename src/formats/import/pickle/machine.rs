@@ -55,6 +55,7 @@ impl<'a> Machine<'a> {
             b'c' | 0x93 => self.name(op),
             b'Q' => self.storage(),
             b'R' => self.call(),
+            b'b' => self.set_state(),
             _ => Err(format!("its pickle uses opcode 0x{op:02x}, which tensors don't need; save plain tensors")),
         }
     }
@@ -192,6 +193,7 @@ impl<'a> Machine<'a> {
             (Value::Name(Name::Size), [Value::Tuple(items)]) if items.len() <= MOST_ITEMS => {
                 Value::Tuple(items.clone())
             }
+            (Value::Name(Name::NumpyType | Name::NumpyNumber | Name::Encode), _) => Value::Other,
             (Value::Name(Name::RebuildParameter), [Value::Tensor(tensor), ..]) => Value::Tensor(tensor.clone()),
             (
                 Value::Name(Name::RebuildTensor),
@@ -214,6 +216,15 @@ impl<'a> Machine<'a> {
         };
         self.push(value);
         Ok(())
+    }
+
+    /// BUILD: the state of a numpy type, which is not looked at. Nothing else here has one.
+    fn set_state(&mut self) -> Result<(), String> {
+        self.pop()?;
+        match self.stack.last().map(|&id| &self.values[id]) {
+            Some(Value::Other) => Ok(()),
+            _ => Err("its pickle uses opcode 0x62 on something that has no state; save plain tensors".into()),
+        }
     }
 
     fn sizes(&self, ids: &[Id]) -> Result<Vec<usize>, String> {
