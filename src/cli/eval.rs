@@ -75,7 +75,7 @@ pub struct EvalArgs {
     #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
     pub run: Option<PathBuf>,
     /// Teacher in whose features k-center and herding choose, and that labels real images where the protocol has soft labels
-    /// [default: with --compare the distilled set's own, else the data set's newest]
+    /// [default: the data set's newest under OUT/teachers; to label, with --compare, the distilled set's own]
     #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
     pub teacher: Option<PathBuf>,
     /// Views of each real image that it labels [default: the distilled set's with --compare, else 20]

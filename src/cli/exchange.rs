@@ -27,16 +27,16 @@ pub struct ExportArgs {
     pub common: Common,
 }
 
-/// A number for each channel of an image of colours.
+/// A number for each of the channels R, G and B.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Channels(pub [f32; 3]);
 
 /// "0.49,0.48,0.45"
 fn channels(text: &str) -> Result<Channels, String> {
-    let numbers: Vec<f32> = text.split(',').filter_map(|part| part.trim().parse().ok()).collect();
-    match numbers[..] {
-        [r, g, b] if numbers.iter().all(|n| (0.001..=1.0).contains(n)) => Ok(Channels([r, g, b])),
-        _ => Err("expected three numbers above 0 and up to 1, for pixels from 0 to 1, as in 0.49,0.48,0.45".into()),
+    let numbers = text.split(',').map(|part| part.trim().parse::<f32>().ok()).collect::<Option<Vec<_>>>();
+    match numbers.as_deref() {
+        Some(&[r, g, b]) if [r, g, b].iter().all(|n| (0.001..=1.0).contains(n)) => Ok(Channels([r, g, b])),
+        _ => Err("expected three numbers from 0.001 to 1, for pixels from 0 to 1, as in 0.49,0.48,0.45".into()),
     }
 }
 

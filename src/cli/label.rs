@@ -14,7 +14,7 @@ pub struct LabelArgs {
     /// Distilled set [default: the newest]
     #[arg(value_name = "SET", value_hint = ValueHint::AnyPath)]
     pub set: Option<PathBuf>,
-    /// Teacher that labels the images [default: the newest under OUT/teachers]
+    /// Teacher that labels the images [default: the data set's newest under OUT/teachers]
     #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
     pub teacher: Option<PathBuf>,
     /// Views of each image that are labelled: the image itself, and augmented ones, which students see in turn

@@ -33,7 +33,7 @@ pub struct QualityArgs {
     /// Run whose distilled set is measured [default: the newest]
     #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
     pub run: Option<PathBuf>,
-    /// Teacher in whose features images are compared [default: the newest under OUT/teachers]
+    /// Teacher in whose features images are compared [default: the data set's newest under OUT/teachers]
     #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
     pub teacher: Option<PathBuf>,
     /// Weights of Inception-v3 (.safetensors, PyTorch's names), to compare in its features too, with at most 10,000 real

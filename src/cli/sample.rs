@@ -58,7 +58,7 @@ pub struct SampleArgs {
     /// Which images of the pool are kept
     #[arg(long, value_name = "WAY", default_value = "mix", requires = "pool")]
     pub select: PoolSelection,
-    /// Teacher that chooses them [default: the newest under OUT/teachers]
+    /// Teacher that chooses them [default: the data set's newest under OUT/teachers]
     #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath, requires = "pool")]
     pub teacher: Option<PathBuf>,
     /// Sample only these classes: numbers or names, separated by commas [default: all]

@@ -33,9 +33,9 @@ pub fn run(args: &LabelArgs, console: &Console) -> Result<()> {
             check_name("--name", name)?;
             name.clone()
         }
-        None => format!("{}-soft", folder.file_name().unwrap_or_default().to_string_lossy()),
+        None => format!("{}-soft", distilled::name_of(&path)),
     };
-    let target = folder_of(folder).join(name);
+    let target = if folder.file_name().is_some() { folder_of(folder).join(name) } else { folder.join("..").join(name) };
     let listing = distilled::open(&path)?.listing;
     let teacher = Teacher::locate(args.teacher.as_deref(), out, &listing.provenance.dataset, listing.size)?;
     let teacher = Teacher::open(&teacher, &device)?;

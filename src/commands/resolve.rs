@@ -126,3 +126,19 @@ pub fn shortened(name: String) -> String {
     let end = (0..LONGEST - 9).rev().find(|&end| name.is_char_boundary(end)).unwrap_or(0);
     format!("{}-{}", &name[..end], &sha256(name.as_bytes())[..8])
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_run_keeps_the_name_that_its_settings_give_it() {
+        let mut config = Layers::preset("shapes").unwrap().resolve().unwrap();
+        assert_eq!(fingerprint(&config), "8ca7e4d3", "runs that have begun would not be found again");
+        config.train.unet.accumulate = 4;
+        config.sampler.steps = 3;
+        assert_eq!(fingerprint(&config), "8ca7e4d3");
+        config.train.unet.steps += 1;
+        assert_ne!(fingerprint(&config), "8ca7e4d3");
+    }
+}

@@ -78,11 +78,13 @@ impl Evaluation {
             recipe.retain(|key, _| key != "name" && key != "runs");
             recipe
         };
+        let teacher =
+            |e: &Evaluation| e.labelled_by.as_ref().map(|by| (by["teacher_sha256"].clone(), by["views"].clone()));
         let same = |other: &&Evaluation| {
             other.on == "random-real"
                 && (&other.student, &other.split, other.ipc) == (&self.student, &self.split, self.ipc)
                 && (other.seed, &other.test_sha256) == (self.seed, &self.test_sha256)
-                && (recipe(other), &other.labelled_by) == (recipe(self), &self.labelled_by)
+                && (recipe(other), teacher(other)) == (recipe(self), teacher(self))
         };
         results.iter().filter(same).max_by_key(|other| other.runs.len())
     }
@@ -223,5 +225,6 @@ pub fn knowledge(results: &[Evaluation]) -> Option<Knowledge> {
 pub fn quality(value: &Value) -> Vec<(String, String)> {
     let mut found = Vec::new();
     numbers(value, "", &mut found);
+    found.retain(|(name, _)| name != "seconds" && !name.starts_with("environment."));
     found.into_iter().map(|(name, number)| (name.replace('_', " "), short(number))).collect()
 }

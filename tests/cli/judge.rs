@@ -68,6 +68,14 @@ fn a_protocol_of_ones_own() {
     let more = place.json("eval --on runs/tiny/distilled/few --protocol ./mine.toml --runs 3");
     assert_eq!(more["runs"].as_array().unwrap()[..2], found["runs"].as_array().unwrap()[..]);
     assert_eq!(students(&place), 1);
+    let results = || {
+        let folders = fs::read_dir(place.path("runs/tiny/eval")).unwrap();
+        folders.filter(|folder| folder.as_ref().unwrap().file_name().to_string_lossy().contains("-mine-")).count()
+    };
+    assert_eq!(results(), 1);
+    fs::write(place.path("mine.toml"), text.replace("0.01", "0.02")).unwrap();
+    place.ok("eval --on runs/tiny/distilled/few --protocol mine.toml");
+    assert_eq!(results(), 2, "a changed protocol replaces nothing, though its name is the same");
     fs::write(place.path("mine.toml"), text.replace("augment", "augmented")).unwrap();
     let error = place.fails(2, "eval --on runs/tiny/distilled/few --protocol mine.toml");
     assert!(error.contains("mine.toml") && error.contains("unknown field `augmented`"), "{error}");

@@ -90,7 +90,9 @@ fn a_teachers_labels_serve_the_protocol_soft() {
     assert_eq!(labels, ["soft", "soft"]);
     place.ok("teacher --dataset shapes --arch convnet-d2-w8 --epochs 1 --set warmup=5 --name other -q");
     place.ok(&format!("{compare} --teacher runs/teachers/small"));
-    assert!(place.fails(2, &format!("{compare} --teacher runs/teachers/other")).contains("--teacher"));
+    assert!(
+        place.fails(2, &format!("{compare} --teacher runs/teachers/other")).contains("or not the one that was named")
+    );
     let labellers: Vec<_> = place.json(compare)["rows"]
         .as_array()
         .unwrap()

@@ -118,8 +118,8 @@ fn a_student_learns_what_can_be_learned_and_nothing_else() {
 
 #[test]
 fn the_drop_forgets_the_momentum() {
-    // One update an epoch. A first step with momentum is a plain one, so with a drop that changes nothing else after each
-    // epoch but the last, three losses are those of plain steps.
+    // One update an epoch, and a drop after the first that changes nothing else. A first step with momentum is a plain one,
+    // so the losses of three epochs are those of plain steps.
     let (train, test) = (textures(5, 0), textures(1, 1));
     let losses = |momentum, drop_after| -> Vec<u32> {
         let small = small_protocol(3, 1);

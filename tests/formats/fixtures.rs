@@ -156,6 +156,15 @@ fn soft_labels_of_several_views_need_images_in_the_order_of_their_classes() {
         let row = soft_labels.row(0, view, 3);
         assert!(row.iter().zip(expected).all(|(a, b)| (a - b).abs() < 1e-6), "view {view}: {row:?}");
     }
+    // A data set with one class more moves columns, but no image.
+    let mut more = classes();
+    more.insert(1, Class { name: "heron".into(), id: "n04".into() });
+    let back = import(&path, &reading(Format::Npz, None), |_| Ok(Some(more))).unwrap().set;
+    let soft_labels = back.soft_labels.unwrap();
+    let row = soft_labels.row(2, 0, 4);
+    let expected = soft(1);
+    let expected = [expected[0], 0.0, expected[1], expected[2]];
+    assert!(row.iter().zip(expected).all(|(a, b)| (a - b).abs() < 1e-6), "{row:?}");
     // The views' augmentations belong to the images' places, which another order would change.
     let mut other = classes();
     other.rotate_left(1); // crane, été, blue jay
@@ -167,7 +176,7 @@ fn soft_labels_of_several_views_need_images_in_the_order_of_their_classes() {
 fn experiments_as_the_dataset_condensation_code_saves_them() {
     let back = read(&fixture("experiments.pt"), Format::Pt, Some(Pixels::Unit)).unwrap();
     assert_eq!((&back.set.images.pixels, &back.set.images.labels), (&pixels(0..6), &LABELS.to_vec()));
-    assert!(back.warnings.iter().any(|warning| warning.contains("1 more set")), "{:?}", back.warnings);
+    assert!(back.warnings.iter().any(|warning| warning.contains("first of 2 sets")), "{:?}", back.warnings);
 }
 
 #[test]

@@ -4,6 +4,7 @@ use std::fs;
 use std::io::{Cursor, Write};
 use std::path::PathBuf;
 
+use distill::data::Normalization;
 use distill::formats::{Format, Pixels, Reading, import};
 use zip::write::SimpleFileOptions;
 use zip::{CompressionMethod, ZipWriter};
@@ -343,6 +344,19 @@ fn values_that_cannot_be_what_was_said() {
         (&|i| 1.01 * part(i), Pixels::Bytes, "% are above 1"),
         (&|i| 2.0 * part(i) - 0.8, Pixels::Unit, "cannot be --pixels unit"),
     ];
+    // Images of little but one ground are no proof of another meaning; nor are values within -1 to 1 that were halved.
+    let half = Some(Normalization { mean: [0.5; 3], std: [0.5; 3] });
+    type Sound<'a> = (&'a dyn Fn(usize) -> f32, Pixels, Option<Normalization>);
+    let sound: [Sound; 3] = [
+        (&|i| if i < 6 { -2.0 } else { 2.2 }, Pixels::Normalized, None),
+        (&|i| if i < 6 { 200.0 } else { 0.0 }, Pixels::Bytes, None),
+        (&|i| 2.0 * part(i) - 1.0, Pixels::Normalized, half),
+    ];
+    for (values, pixels, normalization) in sound {
+        fs::write(&path, tensor(values)).unwrap();
+        let reading = Reading { normalization, ..reading(Format::Npz, Some(pixels)) };
+        import(&path, &reading, |_| Ok(Some(classes()))).map(|_| ()).unwrap();
+    }
     for (values, pixels, words) in cases {
         fs::write(&path, tensor(values)).unwrap();
         for exact in [false, true] {

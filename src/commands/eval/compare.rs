@@ -54,7 +54,7 @@ pub struct Line {
     pub gap: Option<f64>,
     /// This accuracy less random-real's, in percentage points; null where that was not judged.
     pub gain: Option<f64>,
-    /// The file of the result.
+    /// The file of the result; it may hold more students.
     pub file: PathBuf,
     pub result: Evaluation,
 }
@@ -62,7 +62,9 @@ pub struct Line {
 pub fn run(args: &EvalArgs, console: &Console) -> Result<()> {
     let plan = Plan::of(args, console)?;
     let mut judge = Judge::of(args, &plan.main.config.eval.protocol)?;
-    judge.label_as(&plan.main)?;
+    if plan.asked(RowKind::Distilled) {
+        judge.label_as(&plan.main)?;
+    }
     let judge = judge;
     let mut on_all = args.judging.clone();
     on_all.protocol = Some(REAL.into());

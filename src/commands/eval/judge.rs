@@ -13,7 +13,7 @@ use crate::commands::trained::load_vae;
 use crate::commands::{fetch, import, to_json};
 use crate::config::Config;
 use crate::data::{ImageSet, Split};
-use crate::distilled::{self, DistilledSet, Listing};
+use crate::distilled::{self, DistilledSet, Listing, Provenance};
 use crate::error::{AtPath, Error, Result};
 use crate::eval::{
     Evaluation, FinishedRuns, Labeller, Origin, Protocol, StudentKind, Teacher, TrainingSet, Trial, evaluate,
@@ -26,8 +26,8 @@ use crate::usage;
 
 pub struct Judge<'a> {
     pub protocol: Protocol,
-    /// What results are called after: the protocol's name before the number of runs was changed, as with another number
-    /// the same students are used, and of a user's own a part of its hash.
+    /// Names results: the protocol's name before `--runs`, as other numbers share students; of a user's file also eight
+    /// digits of its hash.
     recipe: String,
     split: EvalSplit,
     pub seed: u64,
@@ -38,7 +38,7 @@ pub struct Judge<'a> {
 
 /// Who gives real images soft labels, where the protocol asks for them.
 struct Labelling {
-    /// None is the newest one.
+    /// None is the data set's newest.
     teacher: Option<PathBuf>,
     /// None is [`VIEWS`].
     views: Option<u32>,
@@ -63,9 +63,8 @@ fn holds_more(file: &Path, result: &Evaluation) -> Option<usize> {
 }
 
 /// Who gave a set its soft labels.
-fn labeller(set: &Listing) -> Option<Labeller> {
-    let found = set.provenance.details.get("soft_labels")?;
-    serde_json::from_value(found.clone()).ok()
+fn labeller(set: &Provenance) -> Option<Labeller> {
+    serde_json::from_value(set.details.get("soft_labels")?.clone()).ok()
 }
 
 impl<'a> Judge<'a> {
@@ -106,11 +105,22 @@ impl<'a> Judge<'a> {
             return Ok(());
         }
         let named = self.labelling.teacher.is_some().then(|| self.teacher(subject)).transpose()?;
-        let found = match &subject.source {
-            Source::Distilled(path) => labeller(&distilled::open(path)?.listing),
+        let theirs = match &subject.source {
+            Source::Distilled(path) => {
+                let Listing { soft_labels, provenance, .. } = distilled::open(path)?.listing;
+                let Some(soft) = soft_labels else {
+                    usage!(
+                        "{}: has no soft labels, which protocol {} needs; add a teacher's with `distill label`",
+                        subject.name(),
+                        self.protocol.name
+                    );
+                };
+                self.labelling.views = self.labelling.views.or(Some(soft.views as u32));
+                labeller(&provenance)
+            }
             _ => None,
         };
-        let Some(theirs) = found else {
+        let Some(theirs) = theirs else {
             if named.is_none() {
                 usage!(
                     "{}: nothing in it says which teacher gave its soft labels, and real images beside it must have the \
@@ -121,21 +131,18 @@ impl<'a> Judge<'a> {
             }
             return Ok(());
         };
-        let teacher = named.or_else(|| Teacher::with_weights(&theirs.teacher_sha256, &self.common.out));
-        let teacher = teacher.filter(|folder| {
-            Teacher::open(folder, &self.device).is_ok_and(|teacher| teacher.sha256 == theirs.teacher_sha256)
-        });
-        let Some(teacher) = teacher else {
+        let folder = named.or_else(|| Teacher::with_weights(&theirs.teacher_sha256, &self.common.out));
+        let teacher = folder.map(|folder| Teacher::open(&folder, &self.device)).transpose()?;
+        let Some(teacher) = teacher.filter(|teacher| teacher.sha256 == theirs.teacher_sha256) else {
             usage!(
-                "{}: its soft labels are of the teacher {} (SHA-256 of its weights: {}), which is not there or not the one \
+                "{}: its soft labels are of the teacher {} (SHA-256 of its weights: {}), which is not there, or not the one \
                  that was named; name its folder with --teacher",
                 subject.name(),
                 theirs.teacher,
                 theirs.teacher_sha256
             );
         };
-        self.labelling.teacher = Some(teacher);
-        self.labelling.views = self.labelling.views.or(Some(theirs.views));
+        self.labelling.teacher = Some(teacher.folder);
         Ok(())
     }
 
@@ -172,7 +179,7 @@ impl<'a> Judge<'a> {
             Source::Distilled(path) => {
                 let (_, test) = self.real(subject, size, false, console)?;
                 let set = DistilledSet::read(path)?;
-                let labelled_by = self.protocol.soft_labels.and_then(|_| labeller(&set.listing()));
+                let labelled_by = self.protocol.soft_labels.and_then(|_| labeller(&set.provenance));
                 let DistilledSet { images, soft_labels, .. } = set;
                 let train = TrainingSet::new(images, None, soft_labels, subject.config.dataset.normalization());
                 Ok(Material { train, test, labelled_by })
@@ -307,7 +314,7 @@ impl<'a> Judge<'a> {
         let file = output.join("eval.json");
         if let Some(before) = holds_more(&file, &result) {
             fs::remove_file(&path).at(&path)?;
-            console.info(format!("{}: keeps its {before} students, the same and more", file.display()));
+            console.info(format!("{}: left as it is, with these students and more, {before} in all", file.display()));
             return Ok(result);
         }
         let finished = output.join("metrics.jsonl");

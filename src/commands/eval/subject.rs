@@ -65,7 +65,10 @@ impl Subject {
             None => Self::at(&newest_distilled(place)?, args)?,
         };
         if args.reading != ReadingArgs::default() && !matches!(subject.source, Source::File(..)) {
-            usage!("--format, --pixels and --labels are for other programs' files, but {} is none", subject.name());
+            usage!(
+                "--format, --pixels, --mean, --std and --labels are for other programs' files, but {} is none",
+                subject.name()
+            );
         }
         Ok(subject)
     }

@@ -122,9 +122,10 @@ impl Teacher {
         let newest = below(&path).into_iter().rev().find(|folder| fits(folder));
         newest.ok_or_else(|| {
             let path = path.display();
+            let at = if dataset.own_size().is_none() { format!(" --image-size {size}") } else { String::new() };
             Error::Failed(format!(
                 "{path}: no finished teacher of {name} at {size} x {size} pixels is there; train one with `distill teacher \
-                 --dataset {name}`"
+                 --dataset {name}{at}`"
             ))
         })
     }

@@ -1,5 +1,5 @@
-//! A reader of the pickles that hold tensors. Nothing is run: it knows the few names that PyTorch writes for tensors and
-//! refuses every other by its name.
+//! A reader of the pickles that hold tensors. Nothing is run: it knows the few names that PyTorch and numpy write for tensors
+//! and numbers, and refuses every other by its name.
 //!
 //! Values lie in one list and refer to each other by their place in it, so that neither depth nor sharing nor a circle
 //! costs stack or memory. There are never more of them than the pickle has bytes.

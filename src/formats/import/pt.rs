@@ -43,15 +43,11 @@ pub fn read(path: &Path, reading: &Reading) -> Result<Found> {
         None => None,
     };
     let (labels, soft_labels) = both_labels(labels, soft);
-    let more = parts.sets.saturating_sub(1);
-    let warnings = (more > 0).then(|| format!("{more} more sets in the file are left aside; the first one is read"));
-    Ok(Found {
-        images,
-        labels,
-        soft_labels,
-        warnings: warnings.into_iter().collect(),
-        classes: parts.names.map(|names| classes_of(names, parts.ids)),
-    })
+    let mut warnings = Vec::new();
+    if parts.more > 0 {
+        warnings.push(format!("the first of {} sets in the file is read", parts.more + 1));
+    }
+    Ok(Found { images, labels, soft_labels, warnings, classes: parts.names.map(|names| classes_of(names, parts.ids)) })
 }
 
 /// "images_best.pt" -> "labels_best.pt", where that exists.
@@ -76,8 +72,8 @@ struct Parts {
     soft: Option<TensorRef>,
     names: Option<Vec<String>>,
     ids: Option<Vec<String>>,
-    /// How many sets are in the file, where it has a list of them.
-    sets: usize,
+    /// Sets beside it, where the file has a list of them.
+    more: usize,
 }
 
 impl PtFile {
@@ -125,7 +121,7 @@ impl PtFile {
                 if let Some(Value::List(sets)) = any(&IMAGES)
                     && let Some(&first) = sets.first()
                 {
-                    return Ok(Parts { sets: sets.len(), ..pair(pickle.get(first)) });
+                    return Ok(Parts { more: sets.len() - 1, ..pair(pickle.get(first)) });
                 }
                 Parts {
                     images: tensor(any(&IMAGES)),
@@ -133,7 +129,7 @@ impl PtFile {
                     soft: tensor(any(&SOFT_LABELS)),
                     names: texts(&CLASSES),
                     ids: texts(&CLASS_IDS),
-                    sets: 1,
+                    more: 0,
                 }
             }
             _ => Parts::default(),

@@ -97,12 +97,11 @@ pub struct Images {
 const MOST_CLAMPED: f64 = 0.1;
 /// The same where nothing is clamped, so that only what the values mean is in question.
 const MOST_OUTSIDE: f64 = 0.5;
-/// Pixels from 0 to 1 that overshoot do so at both ends; values around 0 are from -1 to 1, or normalized.
+/// More negative values than this are no overshoot of pixels from 0 to 1, where some go below -0.5.
 const MOST_BELOW_ZERO: f64 = 0.3;
-/// What at least this share of values must do in images that are what was said: optimized images that are something else
-/// have a few that do it too.
+/// Fewer values than this beyond a limit are overshoot of optimized images, if none goes far.
 const FEW: f64 = 0.03;
-/// How far values from -1 to 1 overshoot; normalized ones go further, if only a few do.
+/// How far values from -1 to 1 overshoot.
 const BARELY: f64 = 1.1;
 /// A set is refused if a value lies further outside than this, in ranges of a pixel: 255 said to be from 0 to 1 is 254.
 const FURTHEST: f64 = 4.0;
@@ -223,6 +222,9 @@ impl Values {
     fn check(&self) -> std::result::Result<f64, String> {
         let share = |count: u64| count as f64 / self.count as f64;
         let (clamped, below_zero, beyond_one) = (share(self.clamped), share(self.below_zero), share(self.beyond_one));
+        let Normalization { mean, std } = self.stated;
+        // Whether black and white lie outside of -1 to 1.
+        let leaves_one = (0..3).all(|c| f64::from(mean[c].min(1.0 - mean[c]) / std[c]) > BARELY);
         let reason = match self.meaning {
             _ if clamped > if self.exact.is_some() { MOST_OUTSIDE } else { MOST_CLAMPED } => {
                 format!("{:.0} % of them would lie outside of what a pixel can show", clamped * 100.0)
@@ -230,13 +232,21 @@ impl Values {
             _ if self.furthest > FURTHEST => {
                 format!("one would lie {:.0} times the range of a pixel outside of it", self.furthest)
             }
-            Pixels::Normalized if below_zero < FEW => format!("{:.1} % are below 0", below_zero * 100.0),
-            Pixels::Normalized if beyond_one < FEW && self.least > -BARELY && self.most < BARELY => format!(
-                "{:.1} % lie outside of -1 to 1, which the data set's mean and standard deviation would leave",
-                beyond_one * 100.0
-            ),
-            Pixels::Unit if below_zero > MOST_BELOW_ZERO => format!("{:.0} % are below 0", below_zero * 100.0),
-            Pixels::Bytes if beyond_one < FEW && self.most > 0.0 => format!("{:.1} % are above 1", beyond_one * 100.0),
+            Pixels::Normalized if below_zero < FEW && self.least > -BARELY => {
+                format!("{:.1} % are below 0", below_zero * 100.0)
+            }
+            Pixels::Normalized if leaves_one && beyond_one < FEW && self.least > -BARELY && self.most < BARELY => {
+                format!(
+                    "{:.1} % lie outside of -1 to 1, which this mean and standard deviation would leave",
+                    beyond_one * 100.0
+                )
+            }
+            Pixels::Unit if below_zero > MOST_BELOW_ZERO && self.least < -0.5 => {
+                format!("{:.0} % are below 0", below_zero * 100.0)
+            }
+            Pixels::Bytes if beyond_one < FEW && (0.0..FURTHEST).contains(&self.most) && self.most > 0.0 => {
+                format!("{:.1} % are above 1", beyond_one * 100.0)
+            }
             _ => return Ok(clamped),
         };
         let said = self.meaning.to_possible_value().map_or(String::new(), |v| v.get_name().to_string());
