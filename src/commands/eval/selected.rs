@@ -36,7 +36,7 @@ pub fn selected(
     real: &ImageSet,
     console: &Console,
 ) -> Result<Vec<usize>> {
-    let features = Teacher::open(teacher, device)?.features(real, console)?;
+    let features = Teacher::open(teacher, device)?.cached_features(real, console)?;
     let choose = match selection {
         Selection::KCenter => select::k_center,
         Selection::Herding => select::herding,
