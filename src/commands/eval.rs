@@ -2,6 +2,7 @@
 
 mod compare;
 mod judge;
+mod labelling;
 mod selected;
 mod subject;
 mod table;

@@ -6,23 +6,20 @@ use std::path::{Path, PathBuf};
 
 use candle_core::Device;
 
+use super::labelling::{Labelling, labeller};
 use super::selected::selected;
 use super::subject::{Source, Subject};
-use crate::cli::{Common, EvalArgs, EvalSplit, Judging, VIEWS};
+use crate::cli::{Common, EvalArgs, EvalSplit, Judging};
 use crate::commands::trained::load_vae;
 use crate::commands::{fetch, import, to_json};
-use crate::config::Config;
 use crate::data::{ImageSet, Split};
-use crate::distilled::{self, DistilledSet, Listing, Provenance};
+use crate::distilled::DistilledSet;
 use crate::error::{AtPath, Error, Result};
-use crate::eval::{
-    Evaluation, FinishedRuns, Labeller, Origin, Protocol, StudentKind, Teacher, TrainingSet, Trial, evaluate,
-};
+use crate::eval::{Evaluation, FinishedRuns, Labeller, Origin, Protocol, StudentKind, TrainingSet, Trial, evaluate};
 use crate::formats::{self, Reading};
 use crate::fs::{lock, make_folder, write_atomic};
 use crate::progress::Console;
 use crate::stages::reconstruct;
-use crate::usage;
 
 pub struct Judge<'a> {
     pub protocol: Protocol,
@@ -33,15 +30,7 @@ pub struct Judge<'a> {
     pub seed: u64,
     common: &'a Common,
     device: Device,
-    labelling: Labelling,
-}
-
-/// Who gives real images soft labels, where the protocol asks for them.
-struct Labelling {
-    /// None is the data set's newest.
-    teacher: Option<PathBuf>,
-    /// None is [`VIEWS`].
-    views: Option<u32>,
+    labelling: Labelling<'a>,
 }
 
 /// The images of an evaluation.
@@ -50,21 +39,6 @@ pub struct Material {
     test: ImageSet,
     /// Who gave its soft labels, where that is known and they are learned.
     labelled_by: Option<Labeller>,
-}
-
-/// How many students the result in `file` is of, if it holds those of `result` and more.
-fn holds_more(file: &Path, result: &Evaluation) -> Option<usize> {
-    let before: Evaluation = serde_json::from_slice(&fs::read(file).ok()?).ok()?;
-    let same = before.train_sha256 == result.train_sha256
-        && before.test_sha256 == result.test_sha256
-        && before.protocol_settings.same_recipe(&result.protocol_settings)
-        && before.runs.starts_with(&result.runs);
-    Some(before.runs.len()).filter(|&runs| same && runs > result.runs.len())
-}
-
-/// Who gave a set its soft labels.
-fn labeller(set: &Provenance) -> Option<Labeller> {
-    serde_json::from_value(set.details.get("soft_labels")?.clone()).ok()
 }
 
 impl<'a> Judge<'a> {
@@ -84,72 +58,21 @@ impl<'a> Judge<'a> {
         }
         let device = common.device.open()?;
         let seed = common.seed.unwrap_or(0);
-        let labelling = Labelling { teacher: None, views: None };
+        let labelling = Labelling { teacher: None, views: None, common, device: device.clone() };
         Ok(Judge { protocol, recipe, split: args.split, seed, common, device, labelling })
     }
 
     /// With everything that `distill eval` says.
     pub fn of(args: &'a EvalArgs, default_protocol: &str) -> Result<Self> {
-        let judge = Self::new(&args.judging, default_protocol, &args.common)?;
-        let labelling = Labelling { teacher: args.teacher.clone(), views: args.views };
-        Ok(Judge { labelling, ..judge })
+        let mut judge = Self::new(&args.judging, default_protocol, &args.common)?;
+        judge.labelling.teacher = args.teacher.clone();
+        judge.labelling.views = args.views;
+        Ok(judge)
     }
 
-    /// Labels real images as those of `subject` are, where soft labels are learned: by the same teacher, and as many views
-    /// unless it is said otherwise.
-    ///
-    /// # Errors
-    /// The subject has no soft labels, nothing says whose they are, or they are another's than the teacher that was named.
+    /// Labels real images as those of `subject` are, where soft labels are learned.
     pub fn label_as(&mut self, subject: &Subject) -> Result<()> {
-        if self.protocol.soft_labels.is_none() || !matches!(subject.source, Source::Distilled(_) | Source::File(..)) {
-            return Ok(());
-        }
-        let named = self.labelling.teacher.is_some().then(|| self.teacher(subject)).transpose()?;
-        let theirs = match &subject.source {
-            Source::Distilled(path) => {
-                let Listing { soft_labels, provenance, .. } = distilled::open(path)?.listing;
-                let Some(soft) = soft_labels else {
-                    usage!(
-                        "{}: has no soft labels, which protocol {} needs; add a teacher's with `distill label`",
-                        subject.name(),
-                        self.protocol.name
-                    );
-                };
-                self.labelling.views = self.labelling.views.or(Some(soft.views as u32));
-                labeller(&provenance)
-            }
-            _ => None,
-        };
-        let Some(theirs) = theirs else {
-            if named.is_none() {
-                usage!(
-                    "{}: nothing in it says which teacher gave its soft labels, and real images beside it must have the \
-                     same one's; name it with --teacher, and its views of an image with --views, or label the set with \
-                     `distill label`",
-                    subject.name()
-                );
-            }
-            return Ok(());
-        };
-        let folder = named.or_else(|| Teacher::with_weights(&theirs.teacher_sha256, &self.common.out));
-        let teacher = folder.map(|folder| Teacher::open(&folder, &self.device)).transpose()?;
-        let Some(teacher) = teacher.filter(|teacher| teacher.sha256 == theirs.teacher_sha256) else {
-            usage!(
-                "{}: its soft labels are of the teacher {} (SHA-256 of its weights: {}), which is not there, or not the one \
-                 that was named; name its folder with --teacher",
-                subject.name(),
-                theirs.teacher,
-                theirs.teacher_sha256
-            );
-        };
-        self.labelling.teacher = Some(teacher.folder);
-        Ok(())
-    }
-
-    /// The folder of the teacher that labels real images to stand beside `subject`.
-    fn teacher(&self, subject: &Subject) -> Result<PathBuf> {
-        let Config { dataset, image_size, .. } = &subject.config;
-        Teacher::locate(self.labelling.teacher.as_deref(), &self.common.out, dataset, *image_size)
+        if self.protocol.soft_labels.is_some() { self.labelling.follow(subject, &self.protocol) } else { Ok(()) }
     }
 
     /// The folder of a set's results.
@@ -191,28 +114,16 @@ impl<'a> Judge<'a> {
             _ => {
                 let (train, test) = self.real(subject, size, true, console)?;
                 let images = self.real_images(subject, train, console)?;
-                let (train, labelled_by) = self.labelled(subject, images, console)?;
+                let (train, labelled_by) = match self.protocol.soft_labels {
+                    None => (TrainingSet::from(images), None),
+                    Some(_) => {
+                        let (train, by) = self.labelling.label(subject, images, console)?;
+                        (train, Some(by))
+                    }
+                };
                 Ok(Material { train, test, labelled_by })
             }
         }
-    }
-
-    /// `images`, real ones for `subject`, with a teacher's soft labels where the protocol asks for them.
-    fn labelled(
-        &self,
-        subject: &Subject,
-        images: ImageSet,
-        console: &Console,
-    ) -> Result<(TrainingSet, Option<Labeller>)> {
-        let mut train = TrainingSet::from(images);
-        if self.protocol.soft_labels.is_none() {
-            return Ok((train, None));
-        }
-        let teacher = Teacher::open(&self.teacher(subject)?, &self.device)?;
-        let views = self.labelling.views.unwrap_or(VIEWS);
-        console.info(format!("labels by {}, {views} views an image", teacher.folder.display()));
-        train.soft_labels = Some(teacher.label(&train.images, views, console)?);
-        Ok((train, Some(teacher.labeller(views))))
     }
 
     /// The images of another program's file, as exact as they are there.
@@ -324,4 +235,14 @@ impl<'a> Judge<'a> {
         console.info(format!("wrote {}", file.display()));
         Ok(result)
     }
+}
+
+/// How many students the result in `file` is of, if it holds those of `result` and more.
+fn holds_more(file: &Path, result: &Evaluation) -> Option<usize> {
+    let before: Evaluation = serde_json::from_slice(&fs::read(file).ok()?).ok()?;
+    let same = before.train_sha256 == result.train_sha256
+        && before.test_sha256 == result.test_sha256
+        && before.protocol_settings.same_recipe(&result.protocol_settings)
+        && before.runs.starts_with(&result.runs);
+    Some(before.runs.len()).filter(|&runs| same && runs > result.runs.len())
 }
