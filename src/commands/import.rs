@@ -68,9 +68,9 @@ pub fn reading(path: &Path, dataset: &Dataset, args: &ReadingArgs) -> Result<Rea
     let format = args.format.map_or_else(|| Format::guess(path), Ok)?;
     let ReadingArgs { pixels, labels, mean, std, .. } = args.clone();
     let normalization = mean.zip(std).map(|(mean, std)| Normalization { mean: mean.0, std: std.0 });
-    let stated = pixels.or((format == Format::Challenge).then_some(Pixels::Normalized));
-    if normalization.is_some() && stated != Some(Pixels::Normalized) {
+    let reading = Reading { dataset: dataset.clone(), format, pixels, normalization, labels, exact: false };
+    if normalization.is_some() && reading.pixels() != Some(Pixels::Normalized) {
         usage!("--mean, --std: are what normalized values were made with; say that they are with --pixels normalized");
     }
-    Ok(Reading { dataset: dataset.clone(), format, pixels, normalization, labels, exact: false })
+    Ok(reading)
 }

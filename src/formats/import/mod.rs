@@ -158,7 +158,7 @@ impl Format {
 
 impl Reading {
     /// What was said about the numbers: a challenge file needs no words.
-    fn pixels(&self) -> Option<Pixels> {
+    pub fn pixels(&self) -> Option<Pixels> {
         self.pixels.or((self.format == Format::Challenge).then_some(Pixels::Normalized))
     }
 }
