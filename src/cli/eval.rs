@@ -56,7 +56,8 @@ pub enum EvalSplit {
 #[derive(Args, Clone, Debug)]
 pub struct EvalArgs {
     /// What to train on: a distilled set, a folder of images, or another program's file; real, or so many real images a class:
-    /// random-real, k-center, herding, reconstructed (random-real through the run's VAE) [default: the newest distilled set]
+    /// random-real, k-center, herding, mix (as `distill sample --pool` chooses), reconstructed (random-real through the run's
+    /// VAE) [default: the newest distilled set]
     #[arg(long, value_name = "SET", value_hint = ValueHint::AnyPath)]
     pub on: Option<String>,
     /// Judge a distilled set beside real images under one protocol, and print a table
@@ -74,7 +75,7 @@ pub struct EvalArgs {
     /// Run whose distilled set is judged [default: the newest]
     #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
     pub run: Option<PathBuf>,
-    /// Teacher in whose features k-center and herding choose, and that labels real images where the protocol has soft labels
+    /// Teacher by which k-center, herding and mix choose, and that labels real images where the protocol has soft labels
     /// [default: the data set's newest under OUT/teachers; to label, with --compare, the distilled set's own]
     #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
     pub teacher: Option<PathBuf>,
@@ -98,6 +99,8 @@ pub enum RowKind {
     KCenter,
     /// Real images whose mean is near the class's in a teacher's features
     Herding,
+    /// Of each cluster of real images that a teacher recognizes, the one that it is surest of: the choice without the model
+    Mix,
     /// random-real through the run's VAE
     Reconstructed,
     /// The distilled set

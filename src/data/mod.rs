@@ -30,7 +30,7 @@ use crate::rng::Rng;
 use crate::{fail, usage};
 
 /// Words in the place of a distilled set: real images, all or some of them, as they are or through a VAE.
-pub const BASELINES: [&str; 5] = ["real", "random-real", "k-center", "herding", "reconstructed"];
+pub const BASELINES: [&str; 6] = ["real", "random-real", "k-center", "herding", "mix", "reconstructed"];
 
 /// A class: its place in a [`ImageSet::classes`] list is the label that every artefact uses.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -140,12 +140,15 @@ fn a_comparison_is_one_table() {
         assert!(error.contains(words), "{words:?} is not in: {error}");
     }
 
-    let choosing = format!("{compare} --rows k-center,herding");
+    let choosing = format!("{compare} --rows k-center,herding,mix");
     assert!(place.fails(1, &choosing).contains("distill teacher"));
     place.ok("teacher --dataset shapes --arch convnet-d2-w8 --epochs 1 --set warmup=5 --name tiny");
     let chosen = place.json(&choosing);
     let hash = |name: &str| row(&chosen, name)["result"]["train_sha256"].clone();
     assert_eq!(hash("k-center"), hash("herding"), "both begin with the image nearest to the class's mean");
     assert_ne!(hash("herding"), row(&found, "random-real")["result"]["train_sha256"]);
-    assert_eq!(row(&chosen, "herding")["result"]["images"], 10);
+    assert_ne!(hash("herding"), hash("mix"), "the most central image and the one that shows its class most plainly");
+    for way in ["herding", "mix"] {
+        assert_eq!(row(&chosen, way)["result"]["images"], 10);
+    }
 }

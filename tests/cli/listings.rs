@@ -116,7 +116,7 @@ fn a_baseline_is_not_the_best_set_of_a_run() {
         fs::write(run.join("eval").join(on).join("eval.json"), text.to_string()).unwrap();
     };
     result("set", 20.0);
-    for baseline in ["real", "random-real", "k-center", "herding", "reconstructed"] {
+    for baseline in ["real", "random-real", "k-center", "herding", "mix", "reconstructed"] {
         result(baseline, 30.0);
     }
     assert_eq!(place.json("runs")[0]["best"][0]["accuracy"], 20.0);

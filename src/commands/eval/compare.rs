@@ -23,10 +23,11 @@ use crate::usage;
 /// The protocol of the row `real`.
 const REAL: &str = "steps";
 /// The rows in the table's order; `real` is judged only if it is asked for.
-const ROWS: [RowKind; 6] = [
+const ROWS: [RowKind; 7] = [
     RowKind::RandomReal,
     RowKind::KCenter,
     RowKind::Herding,
+    RowKind::Mix,
     RowKind::Reconstructed,
     RowKind::Distilled,
     RowKind::Real,
@@ -138,6 +139,7 @@ fn word(kind: RowKind) -> &'static str {
         RowKind::RandomReal => "random-real",
         RowKind::KCenter => Selection::KCenter.as_str(),
         RowKind::Herding => Selection::Herding.as_str(),
+        RowKind::Mix => Selection::Mix.as_str(),
         RowKind::Reconstructed => "reconstructed",
         RowKind::Distilled => "distilled",
         RowKind::Real => "real",
@@ -200,6 +202,7 @@ impl Plan {
     /// A row's set; none for the distilled set where there is none.
     fn subject(&self, kind: RowKind, args: &EvalArgs) -> Result<Option<Subject>> {
         let config = &self.main.config;
+        let selected = |way| teacher_of(config, args).map(|teacher| Source::Selected(way, self.ipc, teacher));
         let source = match kind {
             RowKind::Distilled => {
                 return match &self.main.source {
@@ -209,8 +212,9 @@ impl Plan {
                 };
             }
             RowKind::RandomReal => Source::RandomReal(self.ipc),
-            RowKind::KCenter => Source::Selected(Selection::KCenter, self.ipc, teacher_of(config, args)?),
-            RowKind::Herding => Source::Selected(Selection::Herding, self.ipc, teacher_of(config, args)?),
+            RowKind::KCenter => selected(Selection::KCenter)?,
+            RowKind::Herding => selected(Selection::Herding)?,
+            RowKind::Mix => selected(Selection::Mix)?,
             RowKind::Real => Source::Real,
             RowKind::Reconstructed => {
                 let own = match &self.main.source {

@@ -163,7 +163,8 @@ impl<'a> Judge<'a> {
         match &subject.source {
             Source::RandomReal(ipc) => real.random_per_class(*ipc as usize, self.seed),
             Source::Selected(selection, ipc, teacher) => {
-                Ok(real.subset(&selected(*selection, *ipc as usize, teacher, &self.device, &real, console)?))
+                let ipc = *ipc as usize;
+                Ok(real.subset(&selected(*selection, ipc, teacher, &self.device, &real, self.seed, console)?))
             }
             Source::Reconstructed(ipc, run) => {
                 let (vae, _) = load_vae(run, &self.device)?;

@@ -6,7 +6,7 @@ use candle_core::Device;
 
 use crate::data::ImageSet;
 use crate::error::Result;
-use crate::eval::{Teacher, select};
+use crate::eval::{PoolSelection, Teacher, select};
 use crate::progress::Console;
 
 /// How images are chosen.
@@ -16,6 +16,8 @@ pub enum Selection {
     KCenter,
     /// The images whose mean follows the class's (Welling 2009).
     Herding,
+    /// As `distill sample --pool` chooses generated ones: what its selection alone does.
+    Mix,
 }
 
 impl Selection {
@@ -23,23 +25,27 @@ impl Selection {
         match self {
             Selection::KCenter => "k-center",
             Selection::Herding => "herding",
+            Selection::Mix => PoolSelection::Mix.as_str(),
         }
     }
 }
 
-/// The indices of `ipc` images of each class of `real`, chosen in the features of the teacher in a folder.
+/// The indices of `ipc` images of each class of `real`, as the teacher in a folder sees them. `seed` is that of
+/// clusters.
 pub fn selected(
     selection: Selection,
     ipc: usize,
     teacher: &Path,
     device: &Device,
     real: &ImageSet,
+    seed: u64,
     console: &Console,
 ) -> Result<Vec<usize>> {
-    let features = Teacher::open(teacher, device)?.cached_features(real, console)?;
+    let teacher = Teacher::open(teacher, device)?;
     let choose = match selection {
         Selection::KCenter => select::k_center,
         Selection::Herding => select::herding,
+        Selection::Mix => return PoolSelection::Mix.choose(&teacher, real, ipc, seed, console),
     };
-    choose(&features, &real.by_class(), ipc)
+    choose(&teacher.cached_features(real, console)?, &real.by_class(), ipc)
 }

@@ -25,7 +25,7 @@ pub enum Source {
     Real,
     /// Real images drawn at random, so many a class.
     RandomReal(u32),
-    /// Real images chosen in the features of the teacher in a folder.
+    /// Real images chosen as the teacher in a folder sees them.
     Selected(Selection, u32, PathBuf),
     /// Random real images through the VAE of a run: the ceiling that the VAE allows.
     Reconstructed(u32, RunDir),
@@ -50,12 +50,9 @@ impl Subject {
             }
             Some("real") => Self::baseline(Source::Real, args)?,
             Some("random-real") => Self::baseline(Source::RandomReal(ipc), args)?,
-            Some(word @ ("k-center" | "herding")) => {
-                let selection = if word == "herding" { Selection::Herding } else { Selection::KCenter };
-                let real = Self::baseline(Source::Real, args)?;
-                let teacher = teacher_of(&real.config, args)?;
-                Subject { source: Source::Selected(selection, ipc, teacher), ..real }
-            }
+            Some("k-center") => Self::selected(Selection::KCenter, ipc, args)?,
+            Some("herding") => Self::selected(Selection::Herding, ipc, args)?,
+            Some("mix") => Self::selected(Selection::Mix, ipc, args)?,
             Some("reconstructed") => {
                 let run = reconstructing(place)?;
                 let config = Layers::written(&run.config())?.resolve()?;
@@ -71,6 +68,12 @@ impl Subject {
             );
         }
         Ok(subject)
+    }
+
+    fn selected(selection: Selection, ipc: u32, args: &EvalArgs) -> Result<Self> {
+        let real = Self::baseline(Source::Real, args)?;
+        let teacher = teacher_of(&real.config, args)?;
+        Ok(Subject { source: Source::Selected(selection, ipc, teacher), ..real })
     }
 
     /// The set at a path, judged whole.

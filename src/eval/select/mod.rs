@@ -1,5 +1,5 @@
-//! Images that stand for their class, chosen by their features: of real ones the baselines k-center and herding, of
-//! generated ones what a larger pool is narrowed down to.
+//! Images that stand for their class, chosen as a teacher sees them: of real ones the baselines, of generated ones what a
+//! larger pool is narrowed down to.
 
 mod k_means;
 mod pool;
@@ -60,14 +60,20 @@ fn each_class(
     per_class: usize,
     choose: impl Fn(&[usize]) -> Vec<usize> + Sync,
 ) -> Result<Vec<usize>> {
-    if let Some((class, members)) = of_class.iter().enumerate().find(|(_, members)| members.len() < per_class) {
-        usage!("--ipc {per_class}: class {class} has only {} images; ask for at most that many", members.len());
-    }
+    suffice(of_class, per_class)?;
     let chosen = of_class.par_iter().map(|members| {
         let places = if per_class == 0 { Vec::new() } else { choose(members) };
         places.into_iter().map(|place| members[place]).collect()
     });
     Ok(chosen.collect::<Vec<Vec<usize>>>().concat())
+}
+
+/// Refuses classes of fewer images than are to be chosen.
+fn suffice(of_class: &[Vec<usize>], per_class: usize) -> Result<()> {
+    if let Some((class, members)) = of_class.iter().enumerate().find(|(_, members)| members.len() < per_class) {
+        usage!("--ipc {per_class}: class {class} has only {} images; ask for at most that many", members.len());
+    }
+    Ok(())
 }
 
 /// The place of the first value that no other beats.

@@ -4,7 +4,7 @@ use rayon::prelude::*;
 use serde::Serialize;
 
 use super::k_means::k_means;
-use super::{extreme, herding, squared_distances};
+use super::{extreme, herding, squared_distances, suffice};
 use crate::data::ImageSet;
 use crate::error::Result;
 use crate::eval::{Features, Teacher};
@@ -39,7 +39,7 @@ impl PoolSelection {
     }
 
     /// The indices of `per_class` images of each class that the pool has any of, in order of class, then of choice. `seed`
-    /// is that of k-means.
+    /// is that of k-means. An error if one of these classes has too few.
     pub fn choose(
         self,
         teacher: &Teacher,
@@ -49,6 +49,7 @@ impl PoolSelection {
         console: &Console,
     ) -> Result<Vec<usize>> {
         let classes: Vec<Vec<usize>> = pool.by_class().into_iter().filter(|members| !members.is_empty()).collect();
+        suffice(&classes, per_class)?;
         if self == PoolSelection::First {
             return Ok(classes.iter().flat_map(|members| members[..per_class].to_vec()).collect());
         }
