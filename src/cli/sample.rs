@@ -52,14 +52,15 @@ pub struct SampleArgs {
     /// the number is fixed; guidance is that of the most images
     #[arg(long, value_name = "TIME", value_parser = parse_duration, conflicts_with = "ipc")]
     pub budget: Option<Duration>,
-    /// Draw so many images per class, and keep the best --ipc of them
+    /// Draw so many images per class, and keep the best --ipc of them [default: the run's sampler.pool, where there is a
+    /// teacher]
     #[arg(long, value_name = "N", value_parser = images_per_class(), conflicts_with = "budget")]
     pub pool: Option<u32>,
-    /// Which images of the pool are kept
-    #[arg(long, value_name = "WAY", default_value = "mix", requires = "pool")]
-    pub select: PoolSelection,
+    /// Which images of the pool are kept [default: mix]
+    #[arg(long, value_name = "WAY", conflicts_with = "budget")]
+    pub select: Option<PoolSelection>,
     /// Teacher that chooses them [default: the data set's newest under OUT/teachers]
-    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath, requires = "pool")]
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath, conflicts_with = "budget")]
     pub teacher: Option<PathBuf>,
     /// Sample only these classes: numbers or names, separated by commas [default: all]
     #[arg(long, value_name = "LIST", value_delimiter = ',')]

@@ -11,7 +11,7 @@ use super::{begin, fetch, print, sample, to_json, train};
 use crate::cli::{Common, RunArgs, SampleArgs};
 use crate::data::Split;
 use crate::error::Result;
-use crate::eval::{Evaluation, PoolSelection};
+use crate::eval::Evaluation;
 use crate::progress::{Console, duration};
 use crate::usage;
 
@@ -62,7 +62,7 @@ pub fn run(args: &RunArgs, console: &Console) -> Result<()> {
         sampling: args.sampling.clone(),
         budget: None,
         pool: None,
-        select: PoolSelection::First,
+        select: None,
         teacher: None,
         classes: Vec::new(),
         name: None,

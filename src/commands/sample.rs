@@ -11,7 +11,7 @@ use serde_json::json;
 use super::budget::images_within;
 use super::draw::Drawing;
 use super::dry_run::dry_run;
-use super::pool::{Pool, advise};
+use super::pool::{Choice, Pool};
 use super::resolve::check_name;
 use super::trained::Trained;
 use super::{print, to_json};
@@ -35,10 +35,10 @@ pub fn run(args: &SampleArgs, console: &Console) -> Result<()> {
     if args.common.dry_run {
         let classes = ModelCard::read(&run.weights("unet"), "unet")?.classes;
         let chosen = chosen_classes(&args.classes, &classes)?;
-        let name = set_name(args, &sampling_of(args, &config), &chosen, classes.len())?;
+        let choice = Choice::of(args, &config, console)?;
+        let name = set_name(args, &sampling_of(args, &config), choice.as_ref(), (&chosen, classes.len()))?;
         return dry_run(&config, classes.len(), &[sets_of(&run, args).join(name)], &args.common);
     }
-    advise(args, &config, console);
     let summary = sample(&run, &config, args, console)?;
     if args.common.json {
         return print(&to_json(&summary)?);
@@ -86,9 +86,11 @@ pub fn sample(run: &RunDir, config: &Config, args: &SampleArgs, console: &Consol
     let start = Instant::now();
     let sampling = sampling_of(args, config);
     let trained = Trained::load(run, &args.common)?;
-    let pool = Pool::of(args, &trained)?;
+    let choice = Choice::of(args, config, console)?;
     let classes = chosen_classes(&args.classes, &trained.classes)?;
-    let target = sets_of(run, args).join(set_name(args, &sampling, &classes, trained.classes.len())?);
+    let target =
+        sets_of(run, args).join(set_name(args, &sampling, choice.as_ref(), (&classes, trained.classes.len()))?);
+    let pool = choice.map(|choice| Pool::open(choice, &trained)).transpose()?;
     let staging = Staging::open(&target, args.overwrite)?; // a taken place is refused now, not after minutes of sampling
     if args.to.is_none() {
         console.log_to(&run.log())?;
@@ -110,7 +112,7 @@ pub fn sample(run: &RunDir, config: &Config, args: &SampleArgs, console: &Consol
         sampling.steps,
         sampling.guidance
     ));
-    let of_class = pool.as_ref().map_or(ipc, |pool| pool.images);
+    let of_class = pool.as_ref().map_or(ipc, |pool| pool.choice.images);
     let named: Vec<(u32, u32)> =
         classes.iter().flat_map(|&class| (0..of_class).map(move |index| (class, index))).collect();
     let drawing = Drawing { generator: trained.generator(), sampling, named: &named, batch_size };
@@ -197,7 +199,12 @@ fn sets_of(run: &RunDir, args: &SampleArgs) -> PathBuf {
 }
 
 /// The folder of a set: its settings, in words.
-fn set_name(args: &SampleArgs, sampling: &Sampling, chosen: &[u32], all: usize) -> Result<PathBuf> {
+fn set_name(
+    args: &SampleArgs,
+    sampling: &Sampling,
+    choice: Option<&Choice>,
+    (chosen, all): (&[u32], usize),
+) -> Result<PathBuf> {
     if let Some(name) = &args.name {
         check_name("--name", name)?;
         return Ok(name.into());
@@ -211,8 +218,8 @@ fn set_name(args: &SampleArgs, sampling: &Sampling, chosen: &[u32], all: usize) 
     if method != SamplerKind::Ddim {
         name += &format!("-{}", method.as_str());
     }
-    if let Some(pool) = args.pool {
-        name += &format!("-pool{pool}-{}", args.select.as_str());
+    if let Some(Choice { images, selection, .. }) = choice {
+        name += &format!("-pool{images}-{}", selection.as_str());
     }
     if eta != 0.0 {
         name += &format!("-eta{eta}");

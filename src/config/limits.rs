@@ -12,7 +12,7 @@ const ANY: f64 = f64::INFINITY;
 
 /// (key, least, most) of a number, or of each entry of a list. The largest sizes are such that no machine could hold
 /// more.
-const RANGES: [(&str, f64, f64); 31] = [
+const RANGES: [(&str, f64, f64); 32] = [
     ("image_size", 1.0, 1024.0),
     ("vae.channels", 1.0, 4096.0),
     ("vae.blocks", 1.0, 16.0),
@@ -40,6 +40,7 @@ const RANGES: [(&str, f64, f64); 31] = [
     ("train.unet.ema_decay", 0.0, 1.0),
     ("sampler.steps", 1.0, 1048576.0),
     ("sampler.eta", 0.0, 1.0),
+    ("sampler.pool", 0.0, 1048576.0),
     ("sampler.batch_size", 1.0, 65536.0),
     ("vae.groups", 1.0, 4096.0),
     ("unet.groups", 1.0, 4096.0),

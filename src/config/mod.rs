@@ -93,6 +93,10 @@ pub struct SamplerConfig {
     pub guidance: Guidance,
     /// Of DDIM: 0 is deterministic, 1 as noisy as DDPM.
     pub eta: f64,
+    /// Images drawn of each class for a set of fewer, of which a teacher of the data set, where there is one, keeps the best;
+    /// 0 for none.
+    #[serde(default)]
+    pub pool: u32,
     /// Images sampled at once; it changes the speed and the memory, and pixels by rounding only.
     pub batch_size: usize,
 }

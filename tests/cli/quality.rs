@@ -146,13 +146,7 @@ fn the_best_of_a_pool_are_kept() {
     assert!(place.fails(2, "sample --ipc 3 --pool 2").contains("less than the 3 images"));
     assert!(place.fails(2, "sample --ipc 3 --select mix").contains("--pool"));
 
-    let hint = |options: &str| {
-        let output = place.run(&format!("sample {options}"));
-        assert!(output.status.success());
-        String::from_utf8(output.stderr).unwrap().contains("a teacher is there: --pool 100")
-    };
-    assert!(hint("--ipc 8 --name all"), "a small set without a choice");
-    assert!(!hint("--ipc 51 --classes 0 --name large") && !hint("--ipc 1 --pool 2 --name chosen"));
+    place.ok("sample --ipc 8 --name all");
     let read = |name: &str| DistilledSet::read(&place.path(&format!("runs/one/distilled/{name}"))).unwrap();
     let all = read("all").images;
     let teacher = Teacher::open(&place.path("runs/teachers/small"), &Device::Cpu).unwrap();
@@ -187,6 +181,25 @@ fn the_best_of_a_pool_are_kept() {
     let again = place.ok("sample --ipc 3 --pool 8 --select mix --classes 4,7 --name two");
     assert!(again.contains("6 images"), "{again}");
     assert_eq!(read("two").images.labels, [4, 4, 4, 7, 7, 7]);
+
+    // The configuration's pool: for sets that are smaller, where a teacher is there, unless it is not wanted.
+    let pooled = "--set sampler.pool=8";
+    place.ok(&format!("sample --ipc 3 {pooled} --classes 4,7 --overwrite --name three"));
+    assert_eq!(read("three").images.pixels, read("two").images.pixels);
+    for (options, pool) in [("--ipc 2", true), ("--ipc 2 --select first", false), ("--ipc 8", false)] {
+        let plan = place.json(&format!("sample {options} {pooled} --dry-run"));
+        let folder = plan["outputs"][0].as_str().unwrap();
+        assert_eq!(folder.contains("pool8-mix"), pool, "{options}: {folder}");
+    }
+    assert!(place.fails(2, &format!("sample --ipc 8 --select mix {pooled}")).contains("--pool"));
+    fs::rename(place.path("runs/teachers"), place.path("runs/elsewhere")).unwrap();
+    let plain = place.run(&format!("sample --ipc 3 {pooled} --classes 4 --name four"));
+    let words = String::from_utf8(plain.stderr).unwrap();
+    assert!(
+        plain.status.success() && words.contains("not the best 3 of 8") && words.contains("distill teacher"),
+        "{words}"
+    );
+    assert_eq!(read("four").indices, [0, 1, 2]);
 }
 
 #[test]
@@ -197,8 +210,7 @@ fn no_pool_is_drawn_for_the_teacher_of_another_data_set() {
     let error = place.fails(1, "sample --ipc 1 --pool 2 --name set");
     assert!(error.contains("no finished teacher of folder:") && error.contains("16 x 16"), "{error}");
     assert!(!place.path("runs/one/distilled").exists());
-    let plain = place.run("sample --ipc 1 --name set");
-    assert!(plain.status.success() && !String::from_utf8(plain.stderr).unwrap().contains("a teacher is there"));
+    place.ok("sample --ipc 1 --set sampler.pool=2 --name set");
 }
 
 /// Random weights of Inception-v3 in PyTorch's names, whose shapes a fixture knows.
