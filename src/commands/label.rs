@@ -40,6 +40,10 @@ pub fn run(args: &LabelArgs, console: &Console) -> Result<()> {
     let teacher = Teacher::locate(args.teacher.as_deref(), out, &listing.provenance.dataset, listing.size)?;
     let teacher = Teacher::open(&teacher, &device)?;
     if args.common.dry_run {
+        if args.common.json {
+            let plan = json!({ "set": path, "teacher": teacher.folder, "views": args.views, "outputs": [target] });
+            return print(&to_json(&plan)?);
+        }
         return print(&format!(
             "{} labels {} views an image\nwrites {}",
             teacher.folder.display(),

@@ -7,12 +7,12 @@ use serde_json::{Value, json};
 use super::trained::Trained;
 use crate::cli::SampleArgs;
 use crate::config::Config;
-use crate::data::ImageSet;
+use crate::data::{Class, ImageSet};
 use crate::distilled::Listing;
 use crate::error::Result;
 use crate::eval::{PoolSelection, Teacher};
 use crate::progress::Console;
-use crate::usage;
+use crate::{fail, usage};
 
 /// What of a pool is kept, and who chooses it.
 pub struct Choice {
@@ -24,8 +24,9 @@ pub struct Choice {
 }
 
 impl Choice {
-    /// What the arguments ask for, or else the configuration where a teacher is there; none where all images are kept.
-    pub fn of(args: &SampleArgs, config: &Config, console: &Console) -> Result<Option<Self>> {
+    /// What the arguments ask for, or else the configuration where a teacher of `classes` is there; none where all images
+    /// are kept.
+    pub fn of(args: &SampleArgs, config: &Config, classes: &[Class], console: &Console) -> Result<Option<Self>> {
         let ipc = args.sampling.ipc;
         let selection = args.select.unwrap_or(PoolSelection::Mix);
         let asked = args.pool.is_some() || args.select.is_some() || args.teacher.is_some();
@@ -43,13 +44,31 @@ impl Choice {
             }
             None => return Ok(None),
         };
-        let teacher = Teacher::locate(args.teacher.as_deref(), &args.common.out, &config.dataset, config.image_size);
-        if let (Err(missing), false) = (&teacher, asked) {
-            console.info(format!("each class gets the first {ipc} images, not the best {ipc} of {images}: {missing}"));
-            return Ok(None);
+        match teacher(args, config, classes, asked) {
+            Err(unfit) if !asked => {
+                console
+                    .info(format!("each class gets the first {ipc} images, not the best {ipc} of {images}: {unfit}"));
+                Ok(None)
+            }
+            found => Ok(Some(Choice { images, selection, teacher: found? })),
         }
-        Ok(Some(Choice { images, selection, teacher: teacher? }))
     }
+}
+
+/// The folder of a teacher that can tell `classes` apart. Where none was asked for it must not know more of the data set
+/// than the model does.
+fn teacher(args: &SampleArgs, config: &Config, classes: &[Class], asked: bool) -> Result<PathBuf> {
+    let folder = Teacher::locate(args.teacher.as_deref(), &args.common.out, &config.dataset, config.image_size)?;
+    let card = Teacher::card(&folder)?;
+    card.check(&folder, config.image_size, classes)?;
+    if !asked && config.train.hold_out && !card.hold_out {
+        fail!(
+            "{}: this teacher has seen the held-out images, the model has not; train one with `distill teacher --hold-out`, or \
+             name this one with --teacher",
+            folder.display()
+        );
+    }
+    Ok(folder)
 }
 
 /// The pool that a set is chosen from.
@@ -59,28 +78,28 @@ pub struct Pool {
 }
 
 impl Pool {
-    /// Opens the teacher.
     pub fn open(choice: Choice, trained: &Trained) -> Result<Self> {
         let teacher = Teacher::open(&choice.teacher, &trained.device)?;
-        let (size, classes) = (trained.config.image_size, trained.classes.clone().into());
-        let none = ImageSet { pixels: Vec::new(), labels: Vec::new(), size, classes };
-        teacher.check(&none)?; // now, not when all are drawn
         Ok(Pool { choice, teacher })
     }
 
     /// The `per_class` images of each class that are kept of those that `all` lists, and their pixels: (N, H, W, 3).
-    /// `pixels` are those of all, some at a time.
+    /// `batches` have those of all, some at a time.
     pub fn narrow(
         &self,
         all: Listing,
-        pixels: impl Iterator<Item = Result<Vec<u8>>>,
+        batches: impl Iterator<Item = Result<Vec<u8>>>,
         per_class: u32,
         console: &Console,
     ) -> Result<(Listing, Vec<u8>)> {
-        let pixels = pixels.collect::<Result<Vec<_>>>()?.concat();
+        let mut pixels = Vec::with_capacity(all.labels.len() * all.size * all.size * 3);
+        for batch in batches {
+            pixels.extend(batch?);
+        }
         let drawn = ImageSet { pixels, labels: all.labels.clone(), size: all.size, classes: all.classes.clone() };
-        let chosen =
-            self.choice.selection.choose(&self.teacher, &drawn, per_class as usize, all.provenance.seed, console)?;
+        let features = || self.teacher.features(&drawn, console);
+        let how = (per_class as usize, all.provenance.seed);
+        let chosen = self.choice.selection.choose(&self.teacher, features, &drawn, how, console)?;
         let kept = drawn.subset(&chosen);
         let mut provenance = all.provenance;
         provenance.details.insert("pool".into(), self.described());
@@ -93,6 +112,7 @@ impl Pool {
         json!({
             "images_per_class": self.choice.images, "selection": self.choice.selection,
             "teacher": self.teacher.name(), "teacher_sha256": self.teacher.sha256,
+            "teacher_hold_out": self.teacher.card.hold_out,
         })
     }
 }

@@ -7,10 +7,11 @@ use std::path::Path;
 use std::time::Instant;
 
 use serde::Serialize;
+use serde_json::json;
 
 use self::figures::{Distances, Reference};
 use self::inception::{InInception, Judge};
-use super::eval::run_of;
+use super::eval::{digest, run_of};
 use super::resolve::shortened;
 use super::{fetch, print, to_json};
 use crate::cli::{Against, QualityArgs};
@@ -81,15 +82,22 @@ pub fn run(args: &QualityArgs, console: &Console) -> Result<()> {
     let listing = distilled::open(&path)?.listing;
     let dataset = listing.provenance.dataset;
     let teacher_folder = Teacher::locate(args.teacher.as_deref(), out, &dataset, listing.size)?;
-    let folder = run_of(&path).map_or_else(|| out.join("eval"), |run| run.eval());
-    let name = shortened(distilled::name_of(&path));
+    let (folder, name) = match run_of(&path) {
+        Some(run) => (run.eval(), distilled::name_of(&path)),
+        None => (out.join("eval"), format!("{}-{}", distilled::name_of(&path), digest(&path))),
+    };
+    let name = shortened(name);
     let output = folder.join(format!("{name}-quality-{}", args.against.as_str()));
     if args.common.dry_run {
+        let written = output.join("quality.json");
+        if args.common.json {
+            return print(&to_json(&json!({ "on": path, "teacher": teacher_folder, "outputs": [written] }))?);
+        }
         return print(&format!(
             "{} in the features of {}\nwrites {}",
             path.display(),
             teacher_folder.display(),
-            output.join("quality.json").display()
+            written.display()
         ));
     }
     let teacher = Teacher::open(&teacher_folder, &device)?;
@@ -98,20 +106,12 @@ pub fn run(args: &QualityArgs, console: &Console) -> Result<()> {
     let generated = DistilledSet::read(&path)?.images;
     teacher.check(&generated)?;
     let load = |split| fetch::load(&dataset, split, generated.size, &args.common, console);
-    let (train, test) = (load(Split::Train)?, load(Split::Test)?);
-    let held = if args.against == Against::Heldout { train.held_out() } else { Vec::new() };
-    let held = train.subset(&held);
-    let against = match args.against {
-        Against::Train => &train,
-        Against::Test => &test,
-        Against::Heldout => &held,
-    };
+    let Real { train, against, counterpart } =
+        Real::new(load(Split::Train)?, load(Split::Test)?, &generated, args.against)?;
     make_folder(&output)?;
     let _lock = lock(&output.join(".lock"), "is measuring into this folder")?;
     let neighbours = args.neighbours as usize;
-    let scale = Scale::new(&teacher, &train, against, neighbours, console)?;
-    let per_class = (generated.len() / generated.classes.len()).max(1);
-    let counterpart = test.random_per_class(per_class.min(smallest_class(&test)), 0)?;
+    let scale = Scale::new(&teacher, &train, &against, neighbours, console)?;
     let (figures, pairs) = scale.measure(&generated, console)?;
     let (real, _) = scale.measure(&counterpart, console)?;
     draw_nearest(&output.join("nearest.png"), &generated, &train, pairs)?;
@@ -125,7 +125,7 @@ pub fn run(args: &QualityArgs, console: &Console) -> Result<()> {
         against_sha256: against.sha256(),
         train_sha256: train.sha256(),
         neighbours,
-        inception: judge.map(|judge| judge.measure(&generated, &counterpart, against, neighbours)).transpose()?,
+        inception: judge.map(|judge| judge.measure(&generated, &counterpart, &against, neighbours)).transpose()?,
         teacher: teacher_folder.display().to_string(),
         teacher_sha256: teacher.sha256.clone(),
         teacher_accuracy: teacher.card.test_accuracy,
@@ -137,8 +137,33 @@ pub fn run(args: &QualityArgs, console: &Console) -> Result<()> {
     if args.common.json { print(&to_json(&result)?) } else { print(table(&result).trim_end()) }
 }
 
-fn smallest_class(set: &ImageSet) -> usize {
-    set.by_class().iter().map(Vec::len).filter(|&n| n > 0).min().unwrap_or(1)
+/// The real images that a set is compared with; but for `train`, of the classes that it has.
+struct Real {
+    /// All among which neighbours are looked for.
+    train: ImageSet,
+    against: ImageSet,
+    /// As many test images a class as the set has.
+    counterpart: ImageSet,
+}
+
+impl Real {
+    fn new(train: ImageSet, test: ImageSet, generated: &ImageSet, against: Against) -> Result<Self> {
+        let present: Vec<bool> = generated.by_class().iter().map(|members| !members.is_empty()).collect();
+        let of_present = |set: &ImageSet, mut indices: Vec<usize>| {
+            indices.retain(|&i| present[usize::from(set.labels[i])]);
+            set.subset(&indices)
+        };
+        let per_class = generated.len() / present.iter().filter(|&&there| there).count().max(1);
+        let smallest = test.by_class().iter().map(Vec::len).filter(|&n| n > 0).min().unwrap_or(1);
+        let counterpart = test.random_per_class(per_class.min(smallest), 0)?;
+        let counterpart = of_present(&counterpart, (0..counterpart.len()).collect());
+        let against = match against {
+            Against::Train => of_present(&train, (0..train.len()).collect()),
+            Against::Test => of_present(&test, (0..test.len()).collect()),
+            Against::Heldout => of_present(&train, train.held_out()),
+        };
+        Ok(Real { train, against, counterpart })
+    }
 }
 
 /// The real images' side of every figure.

@@ -11,7 +11,7 @@ use super::{begin, fetch, print, sample, to_json, train};
 use crate::cli::{Common, RunArgs, SampleArgs};
 use crate::data::Split;
 use crate::error::Result;
-use crate::eval::Evaluation;
+use crate::eval::{Evaluation, PoolSelection};
 use crate::progress::{Console, duration};
 use crate::usage;
 
@@ -49,8 +49,10 @@ pub fn run(args: &RunArgs, console: &Console) -> Result<()> {
     }
     let config = &resolved.config;
     // Asked before hours of training: are there as many real images to compare with?
-    fetch::load(&config.dataset, Split::Train, config.image_size, &args.common, console)?
-        .random_per_class(args.sampling.ipc as usize, 0)?;
+    let real = fetch::load(&config.dataset, Split::Train, config.image_size, &args.common, console)?;
+    let real = if judge.split() == "heldout" { real.hold_out().0 } else { real };
+    real.random_per_class(args.sampling.ipc as usize, 0)?;
+    drop(real);
     if train::finished_before(&dir, &args.training)? {
         begin::check_same(&dir, &resolved.config)?;
         console.info(format!("{}: training has finished before", dir.root.display()));
@@ -62,7 +64,7 @@ pub fn run(args: &RunArgs, console: &Console) -> Result<()> {
         sampling: args.sampling.clone(),
         budget: None,
         pool: None,
-        select: None,
+        select: Some(PoolSelection::First), // the same set whatever teachers are there
         teacher: None,
         classes: Vec::new(),
         name: None,

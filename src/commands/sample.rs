@@ -3,7 +3,7 @@
 use std::iter;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use serde::Serialize;
 use serde_json::json;
@@ -28,6 +28,9 @@ use crate::run_dir::RunDir;
 use crate::stages::{ModelCard, Sampling};
 use crate::usage;
 
+/// The key of a plan that has the time limit in seconds.
+const BUDGET: &str = "budget";
+
 pub fn run(args: &SampleArgs, console: &Console) -> Result<()> {
     let run = RunDir::open(args.run.as_deref().unwrap_or(&args.common.out))?;
     let set: Vec<Override> = args.set.iter().map(|text| Override::parse(text)).collect::<Result<_>>()?;
@@ -35,7 +38,7 @@ pub fn run(args: &SampleArgs, console: &Console) -> Result<()> {
     if args.common.dry_run {
         let classes = ModelCard::read(&run.weights("unet"), "unet")?.classes;
         let chosen = chosen_classes(&args.classes, &classes)?;
-        let choice = Choice::of(args, &config, console)?;
+        let choice = Choice::of(args, &config, &classes, console)?;
         let name = set_name(args, &sampling_of(args, &config), choice.as_ref(), (&chosen, classes.len()))?;
         return dry_run(&config, classes.len(), &[sets_of(&run, args).join(name)], &args.common);
     }
@@ -44,9 +47,10 @@ pub fn run(args: &SampleArgs, console: &Console) -> Result<()> {
         return print(&to_json(&summary)?);
     }
     print(&format!(
-        "{}: {} images in {} ({:.1} images/s)",
+        "{}: {} images, {} drawn in {} ({:.1} images/s)",
         summary.distilled,
         summary.images,
+        summary.drawn,
         duration(summary.seconds),
         summary.images_per_second
     ))
@@ -57,6 +61,8 @@ pub fn run(args: &SampleArgs, console: &Console) -> Result<()> {
 pub struct Summary {
     pub distilled: String,
     pub images: usize,
+    /// Images that this call drew: those of a larger pool, less what an earlier call had drawn.
+    pub drawn: usize,
     pub seconds: f64,
     pub images_per_second: f64,
 }
@@ -86,7 +92,7 @@ pub fn sample(run: &RunDir, config: &Config, args: &SampleArgs, console: &Consol
     let start = Instant::now();
     let sampling = sampling_of(args, config);
     let trained = Trained::load(run, &args.common)?;
-    let choice = Choice::of(args, config, console)?;
+    let choice = Choice::of(args, config, &trained.classes, console)?;
     let classes = chosen_classes(&args.classes, &trained.classes)?;
     let target =
         sets_of(run, args).join(set_name(args, &sampling, choice.as_ref(), (&classes, trained.classes.len()))?);
@@ -96,12 +102,12 @@ pub fn sample(run: &RunDir, config: &Config, args: &SampleArgs, console: &Consol
         console.log_to(&run.log())?;
     }
     let batch_size = config.sampler.batch_size;
-    // A set that was begun keeps its number of images.
-    let begun = staging.begun().map(|images| images as u32 / classes.len() as u32).filter(|&ipc| ipc > 0);
-    let ipc = match (args.budget, begun) {
-        (None, _) => args.sampling.ipc,
-        (Some(_), Some(ipc)) => ipc,
-        (Some(limit), None) => images_within((limit, start), &trained.generator(), &sampling, batch_size, &classes)?,
+    let ipc = match args.budget {
+        None => args.sampling.ipc,
+        Some(limit) => match begun(&staging, limit, &trained, classes.len()) {
+            Some(ipc) => ipc,
+            None => images_within((limit, start), &trained.generator(), &sampling, batch_size, &classes)?,
+        },
     };
     console.info(format!(
         "sampling from {}: {} images of each of {} classes, {}, {} steps, guidance {}",
@@ -116,7 +122,9 @@ pub fn sample(run: &RunDir, config: &Config, args: &SampleArgs, console: &Consol
     let named: Vec<(u32, u32)> =
         classes.iter().flat_map(|&class| (0..of_class).map(move |index| (class, index))).collect();
     let drawing = Drawing { generator: trained.generator(), sampling, named: &named, batch_size };
-    let (batches, other) = staging.batches(&drawing.plan(run)?)?;
+    let mut plan = drawing.plan(run)?;
+    plan.extend(args.budget.map(|limit| (BUDGET.into(), json!(limit.as_secs_f64()))));
+    let (batches, other) = staging.batches(&plan)?;
     if let Some(key) = other {
         console.warn(format!("{}: was begun with another {key}; its images are drawn anew", target.display()));
     }
@@ -136,9 +144,20 @@ pub fn sample(run: &RunDir, config: &Config, args: &SampleArgs, console: &Consol
     Ok(Summary {
         distilled: target.display().to_string(),
         images: listing.len(),
+        drawn: drawn.images,
         seconds: drawn.seconds,
         images_per_second: drawn.images as f64 / drawn.seconds,
     })
+}
+
+/// Images a class of a set that was begun on this machine within the same budget, which keeps them.
+fn begun(staging: &Staging, limit: Duration, trained: &Trained, classes: usize) -> Option<u32> {
+    let plan = staging.begun()?;
+    let same = |key: &str, value: serde_json::Value| plan.get(key) == Some(&value);
+    if !same(BUDGET, json!(limit.as_secs_f64())) || !same("environment", json!(Environment::of(&trained.device))) {
+        return None;
+    }
+    Some(plan.get("images")?.as_u64()? as u32 / classes as u32).filter(|&ipc| ipc > 0)
 }
 
 /// What the set lists, images named by (class, index within the class).

@@ -51,9 +51,11 @@ impl Layers {
         Self::parse(Preset::named(name)?.toml, &format!("preset {name}"))
     }
 
-    /// The configuration that an earlier command wrote.
+    /// The configuration that an earlier command wrote; keys that an earlier version did not know have their defaults.
     pub fn written(path: &Path) -> Result<Self> {
-        Self::parse(&fs::read_to_string(path).at(path)?, &path.display().to_string())
+        let layers = Self::parse(&fs::read_to_string(path).at(path)?, &path.display().to_string())?;
+        let base = typed(&layers.base).map_or(layers.base, |config| config.to_table()); // what is wrong, resolve() says
+        Ok(Layers { base, ..layers })
     }
 
     fn parse(text: &str, source: &str) -> Result<Self> {

@@ -55,10 +55,9 @@ impl Staging {
         Ok(staging)
     }
 
-    /// Images of the set that a call before has begun here.
-    pub fn begun(&self) -> Option<u64> {
-        let plan: Map<String, Value> = serde_json::from_slice(&fs::read(self.folder.join(PLAN)).ok()?).ok()?;
-        plan.get("images")?.as_u64()
+    /// The plan of the set that a call before has begun here.
+    pub fn begun(&self) -> Option<Map<String, Value>> {
+        serde_json::from_slice(&fs::read(self.folder.join(PLAN)).ok()?).ok()
     }
 
     /// The batches that are drawn already by this `plan`, which holds everything that decides the pixels. Those of another

@@ -96,8 +96,8 @@ fn page(run: &RunDir, problems: &mut Problems) -> Page {
     let [vae, unet] = ["vae", "unet"].map(|stage| curves::read(&run.stage(stage).join("metrics.jsonl"), problems));
     // The folder of baselines stands beside the run, also where the run was named `.`.
     let root = run.root.canonicalize().unwrap_or_else(|_| run.root.clone());
-    let baselines = folder_of(&root).join("eval");
-    let results = results::evaluations(&[&run.eval(), &baselines], known.dataset_word(), problems);
+    let beside = folder_of(&root).join("eval");
+    let results = results::evaluations(&run.eval(), &beside, known.dataset_word(), problems);
     let figures = [("VAE", "vae", &vae), ("UNet", "unet", &unet)];
     let figures = figures.into_iter().flat_map(|(title, stage, m)| curves::figures(title, m, known.batch(stage)));
     let samples = samples(run, problems);

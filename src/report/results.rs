@@ -39,6 +39,9 @@ pub struct Evaluation {
     per_class: Vec<Class>,
     #[serde(default)]
     confusion: Vec<Confusion>,
+    /// Whether it lies in the folder beside the run, which holds baselines and sets that are no run's.
+    #[serde(skip)]
+    beside: bool,
 }
 
 #[derive(Clone, Debug, Deserialize)]
@@ -55,8 +58,9 @@ struct Confusion {
 }
 
 impl Evaluation {
+    /// Whether the run's model has no part in it.
     pub fn is_baseline(&self) -> bool {
-        BASELINES.contains(&self.on.as_str())
+        self.beside || BASELINES.contains(&self.on.as_str())
     }
 
     /// What the students were trained on, in one word.
@@ -90,13 +94,14 @@ impl Evaluation {
     }
 }
 
-/// The results in and below the folders that are of `dataset`; test results first, then by protocol, student and images
-/// a class, the best first.
-pub fn evaluations(folders: &[&Path], dataset: Option<&str>, problems: &mut Problems) -> Vec<Evaluation> {
+/// The results in and below the run's folder and the one beside it that are of `dataset`; test results first, then by
+/// protocol, student and images a class, the best first.
+pub fn evaluations(own: &Path, beside: &Path, dataset: Option<&str>, problems: &mut Problems) -> Vec<Evaluation> {
     let mut out = Vec::new();
-    for path in folders.iter().flat_map(|folder| files_below(folder, "eval.json")) {
+    let found = |folder: &Path, beside| files_below(folder, "eval.json").into_iter().map(move |path| (path, beside));
+    for (path, beside) in found(own, false).chain(found(beside, true)) {
         let Some(value) = problems.json(&path) else { continue };
-        let read = serde_json::from_value::<Evaluation>(value);
+        let read = serde_json::from_value::<Evaluation>(value).map(|result| Evaluation { beside, ..result });
         let read = read.map_err(|e| Error::Failed(format!("{}: is no result of an evaluation: {e}", path.display())));
         out.extend(problems.note(read).filter(|result| dataset.is_none_or(|dataset| result.dataset == dataset)));
     }
@@ -135,7 +140,11 @@ pub fn rows(results: &[Evaluation]) -> Vec<Row> {
             baseline: result.is_baseline(),
             student: result.student.clone(),
             protocol: result.protocol.clone(),
-            ipc: result.ipc.map_or("all".into(), |ipc| ipc.to_string()),
+            ipc: match result.ipc {
+                Some(ipc) => ipc.to_string(),
+                None if result.on == "real" => "all".into(),
+                None => "varies".into(),
+            },
             accuracy: result.accuracy(),
             gain: gain.map_or(String::new(), signed),
             runs: result.runs.len(),

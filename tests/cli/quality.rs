@@ -72,6 +72,9 @@ fn a_teachers_labels_serve_the_protocol_soft() {
     let place = ready();
     let soft = "eval --protocol soft --epochs 2 --runs 1";
     assert!(place.fails(2, &format!("{soft} --on runs/one/distilled/ten")).contains("distill label"));
+    let inside = "label distilled/ten --views 1 --name inside --out ..";
+    assert!(place.command(inside).current_dir(place.path("runs/one")).status().unwrap().success());
+    assert!(place.path("runs/one/distilled/inside").is_dir());
     let summary = place.json("label runs/one/distilled/ten --views 3");
     assert_eq!(summary["distilled"], "runs/one/distilled/ten-soft");
     let found = place.json(&format!("{soft} --on runs/one/distilled/ten-soft"));
@@ -192,6 +195,23 @@ fn the_best_of_a_pool_are_kept() {
         assert_eq!(folder.contains("pool8-mix"), pool, "{options}: {folder}");
     }
     assert!(place.fails(2, &format!("sample --ipc 8 --select mix {pooled}")).contains("--pool"));
+
+    // A run of before there was a pool, whose model has not seen the held-out images: the teacher that has is not taken
+    // unless it is asked for.
+    let file = place.path("runs/one/config.toml");
+    let written = fs::read_to_string(&file).unwrap();
+    let held = written.replace("hold_out = false", "hold_out = true").replace("pool = 0\n", "");
+    assert_eq!(held.len(), written.len() - 10, "{written}");
+    fs::write(&file, held).unwrap();
+    let words = |options: &str| {
+        let output = place.run(&format!("sample --ipc 3 {pooled} --classes 4 --overwrite --name held {options}"));
+        assert!(output.status.success());
+        String::from_utf8(output.stderr).unwrap()
+    };
+    assert!(words("").contains("has seen the held-out images"));
+    assert!(!words("--teacher runs/teachers").contains("has seen the held-out images"));
+    assert_eq!(read("held").provenance.details["pool"]["teacher_hold_out"], false);
+    fs::write(&file, written).unwrap();
     fs::rename(place.path("runs/teachers"), place.path("runs/elsewhere")).unwrap();
     let plain = place.run(&format!("sample --ipc 3 {pooled} --classes 4 --name four"));
     let words = String::from_utf8(plain.stderr).unwrap();

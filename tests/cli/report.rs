@@ -52,7 +52,15 @@ fn the_page_has_all_of_a_run_and_equal_bytes() {
     let result: Value = place.json("eval --run runs/tiny --epochs 1");
     assert!(page.contains(&format!("{:.2} %", result["accuracy_mean"].as_f64().unwrap())));
 
+    // A result beside the run may be of anyone's set: it stands in the table, and is not the run's best.
+    let foreign = json!({ "on": "images.pt", "accuracy_mean": 98.76, "accuracy_std": null });
+    let foreign: serde_json::Map<_, _> =
+        result.as_object().unwrap().clone().into_iter().chain(foreign.as_object().unwrap().clone()).collect();
+    fs::create_dir_all(place.path("runs/eval/foreign")).unwrap();
+    fs::write(place.path("runs/eval/foreign/eval.json"), serde_json::to_vec(&foreign).unwrap()).unwrap();
+
     let (first, _) = report(&place, "runs/tiny");
+    assert_eq!(first.matches("98.76 %").count(), 1);
     place.ok("report runs/tiny --out-file other.html");
     assert!(fs::read_to_string(place.path("other.html")).unwrap() == first);
     // From inside the run's folder, what stands beside it is found too.

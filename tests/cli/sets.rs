@@ -173,7 +173,11 @@ fn a_stopped_evaluation_uses_its_finished_students() {
         text.replace("runs/one/distilled/set", &format!("{copy}/set"))
     };
     place.ok(&eval("a", 3));
-    let folder = |copy: &str| place.path(copy).join("eval/set-convnet-quick--changed--epochs-2-seed0");
+    // Eight digits behind the set's name tell equally named sets of other folders apart.
+    let folder = |copy: &str| {
+        let mut results = fs::read_dir(place.path(copy).join("eval")).unwrap().map(|entry| entry.unwrap().path());
+        results.find(|path| path.to_str().unwrap().ends_with("-convnet-quick--changed--epochs-2-seed0")).unwrap()
+    };
     // The copies are the same, and so are the names of their students' folders.
     let students = fs::read_dir(place.path("a/eval/students")).unwrap().next().unwrap().unwrap().file_name();
     let students = format!("b/eval/students/{}", students.to_str().unwrap());

@@ -206,8 +206,7 @@ impl Plan {
         let source = match kind {
             RowKind::Distilled => {
                 return match &self.main.source {
-                    Source::Distilled(path) => Subject::at(path, args).map(Some),
-                    Source::File(path, _) => Subject::at(path, args).map(Some),
+                    Source::Distilled(path) | Source::File(path, _) => Subject::at(path, args).map(Some),
                     _ => Ok(None),
                 };
             }

@@ -13,9 +13,11 @@ use crate::cli::{Common, EvalArgs, EvalSplit, Judging};
 use crate::commands::trained::load_vae;
 use crate::commands::{fetch, import, to_json};
 use crate::data::{ImageSet, Split};
-use crate::distilled::DistilledSet;
+use crate::distilled::{self, DistilledSet};
 use crate::error::{AtPath, Error, Result};
-use crate::eval::{Evaluation, FinishedRuns, Labeller, Origin, Protocol, StudentKind, TrainingSet, Trial, evaluate};
+use crate::eval::{
+    Evaluation, FinishedRuns, Labeller, Origin, Protocol, StudentKind, Teacher, TrainingSet, Trial, evaluate,
+};
 use crate::formats::{self, Reading};
 use crate::fs::{lock, make_folder, write_atomic};
 use crate::progress::Console;
@@ -94,8 +96,8 @@ impl<'a> Judge<'a> {
 
     /// Reads or makes the images of an evaluation.
     pub fn load(&self, subject: &Subject, console: &Console) -> Result<Material> {
-        if subject.is_learned() && self.split == EvalSplit::Heldout && !subject.config.train.hold_out {
-            console.warn("the model has seen the held-out images; train one with --set train.hold_out=true");
+        if self.split == EvalSplit::Heldout {
+            warn_of_the_seen(subject, console)?;
         }
         let size = subject.config.image_size;
         match &subject.source {
@@ -246,4 +248,25 @@ fn holds_more(file: &Path, result: &Evaluation) -> Option<usize> {
         && before.protocol_settings.same_recipe(&result.protocol_settings)
         && before.runs.starts_with(&result.runs);
     Some(before.runs.len()).filter(|&runs| same && runs > result.runs.len())
+}
+
+/// Says who has seen the held-out images, on which settings are to be chosen.
+fn warn_of_the_seen(subject: &Subject, console: &Console) -> Result<()> {
+    if subject.is_learned() && !subject.config.train.hold_out {
+        console.warn("the model has seen the held-out images; train one with --set train.hold_out=true");
+    }
+    let teacher_held_out = match &subject.source {
+        Source::Selected(_, _, teacher) => Some(Teacher::card(teacher)?.hold_out),
+        Source::Distilled(path) => {
+            let details = distilled::open(path)?.listing.provenance.details;
+            details.get("pool").and_then(|pool| pool["teacher_hold_out"].as_bool())
+        }
+        _ => None,
+    };
+    if teacher_held_out == Some(false) {
+        console.warn(
+            "the teacher that chose the images has seen the held-out images; `distill teacher --hold-out` has not",
+        );
+    }
+    Ok(())
 }

@@ -42,10 +42,12 @@ pub fn selected(
     console: &Console,
 ) -> Result<Vec<usize>> {
     let teacher = Teacher::open(teacher, device)?;
-    let choose = match selection {
-        Selection::KCenter => select::k_center,
-        Selection::Herding => select::herding,
-        Selection::Mix => return PoolSelection::Mix.choose(&teacher, real, ipc, seed, console),
-    };
-    choose(&teacher.cached_features(real, console)?, &real.by_class(), ipc)
+    let classes = real.by_class();
+    select::suffice(&classes, ipc)?;
+    let features = || teacher.cached_features(real, console);
+    match selection {
+        Selection::KCenter => select::k_center(&features()?, &classes, ipc),
+        Selection::Herding => select::herding(&features()?, &classes, ipc),
+        Selection::Mix => PoolSelection::Mix.choose(&teacher, features, real, (ipc, seed), console),
+    }
 }

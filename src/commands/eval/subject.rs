@@ -12,6 +12,7 @@ use crate::data::{BASELINES, Dataset};
 use crate::distilled::{self, TENSOR_FILE};
 use crate::error::{Error, Result};
 use crate::eval::Teacher;
+use crate::fs::folder_of;
 use crate::nearest::nearest;
 use crate::run_dir::{RunDir, newest_distilled};
 use crate::usage;
@@ -141,12 +142,10 @@ impl Subject {
         let real = || self.config.dataset.file_stem(self.config.image_size);
         let last = |path: &Path| path.file_name().map_or("set".into(), |n| n.to_string_lossy().into_owned());
         shortened(match &self.source {
-            Source::Distilled(path) => distilled::name_of(path),
-            Source::File(path, _) => {
-                let whole = std::path::absolute(path).unwrap_or(path.clone());
-                let digest = sha256(whole.as_os_str().as_encoded_bytes());
-                format!("{}-{}", last(&path.with_extension("")), &digest[..8]) // others may be called the same
-            }
+            Source::Distilled(path) if run_of(path).is_some() => distilled::name_of(path),
+            // Others may be called the same.
+            Source::Distilled(path) => format!("{}-{}", distilled::name_of(path), digest(path)),
+            Source::File(path, _) => format!("{}-{}", last(&path.with_extension("")), digest(path)),
             Source::Real => format!("{}-real", real()),
             Source::RandomReal(ipc) => format!("{}-random-real-ipc{ipc}", real()),
             Source::Selected(selection, ipc, teacher) => {
@@ -162,6 +161,12 @@ pub fn teacher_of(config: &Config, args: &EvalArgs) -> Result<PathBuf> {
     Teacher::locate(args.teacher.as_deref(), &args.common.out, &config.dataset, config.image_size)
 }
 
+/// Tells sets apart that have the same name in other folders.
+pub fn digest(path: &Path) -> String {
+    let whole = std::path::absolute(path).unwrap_or(path.into());
+    sha256(whole.as_os_str().as_encoded_bytes())[..8].into()
+}
+
 /// The folder of a distilled set, which may be named by its tensor file.
 fn folder_of_set(path: &Path) -> &Path {
     if path.is_file() { path.parent().unwrap_or(path) } else { path }
@@ -169,7 +174,7 @@ fn folder_of_set(path: &Path) -> &Path {
 
 /// The run whose folder a distilled set lies in, if it lies in one.
 pub fn run_of(set: &Path) -> Option<RunDir> {
-    let run = folder_of_set(set).parent().filter(|d| d.ends_with("distilled")).and_then(Path::parent);
+    let run = folder_of_set(set).parent().filter(|d| d.ends_with("distilled")).map(folder_of);
     run.map(RunDir::new).filter(|run| run.config().is_file())
 }
 

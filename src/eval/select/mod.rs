@@ -68,8 +68,8 @@ fn each_class(
     Ok(chosen.collect::<Vec<Vec<usize>>>().concat())
 }
 
-/// Refuses classes of fewer images than are to be chosen.
-fn suffice(of_class: &[Vec<usize>], per_class: usize) -> Result<()> {
+/// Refuses classes of fewer images than are to be chosen; for real images, of which none may be without.
+pub fn suffice(of_class: &[Vec<usize>], per_class: usize) -> Result<()> {
     if let Some((class, members)) = of_class.iter().enumerate().find(|(_, members)| members.len() < per_class) {
         usage!("--ipc {per_class}: class {class} has only {} images; ask for at most that many", members.len());
     }

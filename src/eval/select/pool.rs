@@ -4,7 +4,7 @@ use rayon::prelude::*;
 use serde::Serialize;
 
 use super::k_means::k_means;
-use super::{extreme, herding, squared_distances, suffice};
+use super::{extreme, herding, squared_distances};
 use crate::data::ImageSet;
 use crate::error::Result;
 use crate::eval::{Features, Teacher};
@@ -38,29 +38,30 @@ impl PoolSelection {
         }
     }
 
-    /// The indices of `per_class` images of each class that the pool has any of, in order of class, then of choice. `seed`
-    /// is that of k-means. An error if one of these classes has too few.
+    /// The indices of `per_class` images of each class that the pool has any of, which must be as many, in order of class,
+    /// then of choice. `features` are the teacher's of the pool, asked for where they are needed; `seed` is that of k-means.
     pub fn choose(
         self,
         teacher: &Teacher,
+        features: impl FnOnce() -> Result<Features>,
         pool: &ImageSet,
-        per_class: usize,
-        seed: u64,
+        (per_class, seed): (usize, u64),
         console: &Console,
     ) -> Result<Vec<usize>> {
-        let classes: Vec<Vec<usize>> = pool.by_class().into_iter().filter(|members| !members.is_empty()).collect();
-        suffice(&classes, per_class)?;
+        let mut classes: Vec<(usize, Vec<usize>)> = pool.by_class().into_iter().enumerate().collect();
+        classes.retain(|(_, members)| !members.is_empty());
         if self == PoolSelection::First {
-            return Ok(classes.iter().flat_map(|members| members[..per_class].to_vec()).collect());
+            return Ok(classes.iter().flat_map(|(_, members)| members[..per_class].to_vec()).collect());
         }
-        let features = teacher.features(pool, console)?;
+        let features = features()?;
         if self == PoolSelection::Herding {
-            return herding(&features, &classes, per_class);
+            let of_class: Vec<Vec<usize>> = classes.into_iter().map(|(_, members)| members).collect();
+            return herding(&features, &of_class, per_class);
         }
         let view = View { features, certainty: certainty(&teacher.logits(pool, console)?, pool), seed };
-        let chosen = classes.par_iter().enumerate().map(|(class, members)| match self {
-            PoolSelection::Clusters => view.central(class, members, per_class),
-            PoolSelection::Mix => view.surest_of_clusters(class, members, per_class),
+        let chosen = classes.par_iter().map(|(class, members)| match self {
+            PoolSelection::Clusters => view.central(*class, members, per_class),
+            PoolSelection::Mix => view.surest_of_clusters(*class, members, per_class),
             _ => view.surest(members, per_class),
         });
         Ok(chosen.collect::<Vec<_>>().concat())

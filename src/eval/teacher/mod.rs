@@ -62,6 +62,40 @@ pub struct TeacherCard {
     pub test_accuracy: Option<f64>,
 }
 
+impl TeacherCard {
+    /// Refuses images of `size` x `size` pixels of `classes` that the teacher in `folder` does not know.
+    pub fn check(&self, folder: &Path, size: usize, classes: &[Class]) -> Result<()> {
+        let name = folder.display();
+        if size != self.image_size {
+            fail!(
+                "{name}: this teacher knows images of {0} x {0} pixels, these have {size} x {size}; train one on their data \
+                 set with `distill teacher`",
+                self.image_size,
+            );
+        }
+        if classes.len() != self.classes.len() {
+            fail!(
+                "{name}: this teacher tells {} classes of {} apart, the images have {}; train one on their data set with \
+                 `distill teacher`",
+                self.classes.len(),
+                self.dataset,
+                classes.len()
+            );
+        }
+        if let Some((i, (a, b))) = self.classes.iter().zip(classes).enumerate().find(|(_, (a, b))| a != b) {
+            fail!(
+                "{name}: class {i} is {} ({}) to this teacher but {} ({}) in the images; train one on their data set with \
+                 `distill teacher`",
+                a.name,
+                a.id,
+                b.name,
+                b.id
+            );
+        }
+        Ok(())
+    }
+}
+
 /// summary.json: how training ended, and the hash of the weights that came of it.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 struct Summary {
@@ -170,35 +204,7 @@ impl Teacher {
 
     /// Refuses images of another size or with other classes than the teacher's.
     pub fn check(&self, set: &ImageSet) -> Result<()> {
-        let (name, card) = (self.folder.display(), &self.card);
-        if set.size != card.image_size {
-            fail!(
-                "{name}: this teacher knows images of {0} x {0} pixels, these have {1} x {1}; train one on their data set with \
-                 `distill teacher`",
-                card.image_size,
-                set.size
-            );
-        }
-        if set.classes.len() != card.classes.len() {
-            fail!(
-                "{name}: this teacher tells {} classes of {} apart, the images have {}; train one on their data set with \
-                 `distill teacher`",
-                card.classes.len(),
-                card.dataset,
-                set.classes.len()
-            );
-        }
-        if let Some((i, (a, b))) = card.classes.iter().zip(set.classes.iter()).enumerate().find(|(_, (a, b))| a != b) {
-            fail!(
-                "{name}: class {i} is {} ({}) to this teacher but {} ({}) in the images; train one on their data set with \
-                 `distill teacher`",
-                a.name,
-                a.id,
-                b.name,
-                b.id
-            );
-        }
-        Ok(())
+        self.card.check(&self.folder, set.size, &set.classes)
     }
 
     /// What the last layer reads, for every image of `set`; it must pass [`Teacher::check`] but for its labels.
