@@ -15,7 +15,7 @@ use super::eval::{digest, run_of};
 use super::resolve::shortened;
 use super::{fetch, print, to_json};
 use crate::cli::{Against, QualityArgs};
-use crate::data::{ImageSet, Split};
+use crate::data::{Dataset, ImageSet, Split};
 use crate::distilled::{self, DistilledSet};
 use crate::environment::Environment;
 use crate::error::Result;
@@ -72,16 +72,14 @@ struct Quality {
 }
 
 pub fn run(args: &QualityArgs, console: &Console) -> Result<()> {
-    let start = Instant::now();
     let out = &args.common.out;
-    let device = args.common.device.open()?;
     let path = match &args.on {
         Some(path) => path.clone(),
         None => newest_distilled(args.run.as_deref().unwrap_or(out))?,
     };
     let listing = distilled::open(&path)?.listing;
     let dataset = listing.provenance.dataset;
-    let teacher_folder = Teacher::locate(args.teacher.as_deref(), out, &dataset, listing.size)?;
+    let teacher = Teacher::locate(args.teacher.as_deref(), out, &dataset, listing.size)?;
     let (folder, name) = match run_of(&path) {
         Some(run) => (run.eval(), distilled::name_of(&path)),
         None => (out.join("eval"), format!("{}-{}", distilled::name_of(&path), digest(&path))),
@@ -91,31 +89,47 @@ pub fn run(args: &QualityArgs, console: &Console) -> Result<()> {
     if args.common.dry_run {
         let written = output.join("quality.json");
         if args.common.json {
-            return print(&to_json(&json!({ "on": path, "teacher": teacher_folder, "outputs": [written] }))?);
+            return print(&to_json(&json!({ "on": path, "teacher": teacher, "outputs": [written] }))?);
         }
         return print(&format!(
             "{} in the features of {}\nwrites {}",
             path.display(),
-            teacher_folder.display(),
+            teacher.display(),
             written.display()
         ));
     }
-    let teacher = Teacher::open(&teacher_folder, &device)?;
-    let judge = args.inception.as_deref().map(|file| Judge::open(file, out.join("eval/inception"), console));
-    let judge = judge.transpose()?;
-    let generated = DistilledSet::read(&path)?.images;
+    let result = measure((&path, &dataset), &teacher, &output, args, console)?;
+    write_atomic(&output.join("quality.json"), to_json(&result)?.as_bytes())?;
+    console.info(format!("wrote {} and nearest.png", output.join("quality.json").display()));
+    if args.common.json { print(&to_json(&result)?) } else { print(table(&result).trim_end()) }
+}
+
+/// Measures the set at `path` and draws nearest.png into the folder `output`.
+fn measure(
+    (path, dataset): (&Path, &Dataset),
+    teacher_folder: &Path,
+    output: &Path,
+    args: &QualityArgs,
+    console: &Console,
+) -> Result<Quality> {
+    let start = Instant::now();
+    let device = args.common.device.open()?;
+    let teacher = Teacher::open(teacher_folder, &device)?;
+    let features = args.common.out.join("eval/inception");
+    let judge = args.inception.as_deref().map(|file| Judge::open(file, features, console)).transpose()?;
+    let generated = DistilledSet::read(path)?.images;
     teacher.check(&generated)?;
-    let load = |split| fetch::load(&dataset, split, generated.size, &args.common, console);
+    let load = |split| fetch::load(dataset, split, generated.size, &args.common, console);
     let Real { train, against, counterpart } =
         Real::new(load(Split::Train)?, load(Split::Test)?, &generated, args.against)?;
-    make_folder(&output)?;
+    make_folder(output)?;
     let _lock = lock(&output.join(".lock"), "is measuring into this folder")?;
     let neighbours = args.neighbours as usize;
     let scale = Scale::new(&teacher, &train, &against, neighbours, console)?;
     let (figures, pairs) = scale.measure(&generated, console)?;
     let (real, _) = scale.measure(&counterpart, console)?;
     draw_nearest(&output.join("nearest.png"), &generated, &train, pairs)?;
-    let result = Quality {
+    Ok(Quality {
         on: path.display().to_string(),
         images_sha256: generated.sha256(),
         dataset: dataset.to_string(),
@@ -131,10 +145,7 @@ pub fn run(args: &QualityArgs, console: &Console) -> Result<()> {
         teacher_accuracy: teacher.card.test_accuracy,
         seconds: start.elapsed().as_secs_f64(),
         environment: Environment::of(&device),
-    };
-    write_atomic(&output.join("quality.json"), to_json(&result)?.as_bytes())?;
-    console.info(format!("wrote {} and nearest.png", output.join("quality.json").display()));
-    if args.common.json { print(&to_json(&result)?) } else { print(table(&result).trim_end()) }
+    })
 }
 
 /// The real images that a set is compared with; but for `train`, of the classes that it has.

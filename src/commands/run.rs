@@ -9,6 +9,7 @@ use super::eval::{Judge, Source, Subject};
 use super::resolve::{resolve, run_dir};
 use super::{begin, fetch, print, sample, to_json, train};
 use crate::cli::{Common, RunArgs, SampleArgs};
+use crate::config::Config;
 use crate::data::Split;
 use crate::error::Result;
 use crate::eval::{Evaluation, PoolSelection};
@@ -34,13 +35,7 @@ pub fn run(args: &RunArgs, console: &Console) -> Result<()> {
         usage!("--student: `distill run` judges with one student; judge with others by `distill eval --student all`");
     };
     let judge = Judge::new(&args.judging, &resolved.config.eval.protocol, &common)?;
-    if judge.protocol.soft_labels.is_some() {
-        usage!(
-            "--protocol {}: it needs soft labels, which `distill run` does not give; train and sample first, then `distill \
-             label` and `distill eval`",
-            judge.protocol.name
-        );
-    }
+    refuse_soft_labels(&judge)?;
     let dir = run_dir(&resolved, &args.training, &args.common)?;
     if args.common.dry_run {
         let outputs = [&train::outputs(&dir)[..], &[dir.distilled(), dir.eval()]].concat();
@@ -48,11 +43,7 @@ pub fn run(args: &RunArgs, console: &Console) -> Result<()> {
         return dry_run(&resolved.config, classes, &outputs, &args.common);
     }
     let config = &resolved.config;
-    // Asked before hours of training: are there as many real images to compare with?
-    let real = fetch::load(&config.dataset, Split::Train, config.image_size, &args.common, console)?;
-    let real = if judge.split() == "heldout" { real.hold_out().0 } else { real };
-    real.random_per_class(args.sampling.ipc as usize, 0)?;
-    drop(real);
+    refuse_too_many(args, config, &judge, console)?;
     if train::finished_before(&dir, &args.training)? {
         begin::check_same(&dir, &resolved.config)?;
         console.info(format!("{}: training has finished before", dir.root.display()));
@@ -89,6 +80,24 @@ pub fn run(args: &RunArgs, console: &Console) -> Result<()> {
         evaluations,
     };
     if args.common.json { print(&to_json(&summary)?) } else { print(&table(&summary)) }
+}
+
+fn refuse_soft_labels(judge: &Judge) -> Result<()> {
+    if judge.protocol.soft_labels.is_some() {
+        usage!(
+            "--protocol {}: it needs soft labels, which `distill run` does not give; train and sample first, then `distill \
+             label` and `distill eval`",
+            judge.protocol.name
+        );
+    }
+    Ok(())
+}
+
+/// Asked before hours of training: are there as many real images to compare with?
+fn refuse_too_many(args: &RunArgs, config: &Config, judge: &Judge, console: &Console) -> Result<()> {
+    let real = fetch::load(&config.dataset, Split::Train, config.image_size, &args.common, console)?;
+    let real = if judge.split() == "heldout" { real.hold_out().0 } else { real };
+    real.random_per_class(args.sampling.ipc as usize, 0).map(|_| ())
 }
 
 fn table(summary: &Summary) -> String {

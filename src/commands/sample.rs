@@ -109,16 +109,16 @@ pub fn sample(run: &RunDir, config: &Config, args: &SampleArgs, console: &Consol
             None => images_within((limit, start), &trained.generator(), &sampling, batch_size, &classes)?,
         },
     };
+    let of_class = pool.as_ref().map_or(ipc, |pool| pool.choice.images);
+    let best = if of_class > ipc { format!(", the best of {of_class},") } else { String::new() };
     console.info(format!(
-        "sampling from {}: {} images of each of {} classes, {}, {} steps, guidance {}",
+        "sampling from {}: {ipc} images{best} of each of {} classes, {}, {} steps, guidance {}",
         run.root.display(),
-        ipc,
         classes.len(),
         sampling.method,
         sampling.steps,
         sampling.guidance
     ));
-    let of_class = pool.as_ref().map_or(ipc, |pool| pool.choice.images);
     let named: Vec<(u32, u32)> =
         classes.iter().flat_map(|&class| (0..of_class).map(move |index| (class, index))).collect();
     let drawing = Drawing { generator: trained.generator(), sampling, named: &named, batch_size };
