@@ -44,7 +44,7 @@ impl Choice {
             }
             None => return Ok(None),
         };
-        match teacher(args, config, classes, asked) {
+        match teacher(args, config, classes) {
             Err(unfit) if !asked => {
                 console
                     .info(format!("each class gets the first {ipc} images, not the best {ipc} of {images}: {unfit}"));
@@ -55,13 +55,13 @@ impl Choice {
     }
 }
 
-/// The folder of a teacher that can tell `classes` apart. Where none was asked for it must not know more of the data set
+/// The folder of a teacher that can tell `classes` apart. Where none was named it must not know more of the data set
 /// than the model does.
-fn teacher(args: &SampleArgs, config: &Config, classes: &[Class], asked: bool) -> Result<PathBuf> {
+fn teacher(args: &SampleArgs, config: &Config, classes: &[Class]) -> Result<PathBuf> {
     let folder = Teacher::locate(args.teacher.as_deref(), &args.common.out, &config.dataset, config.image_size)?;
     let card = Teacher::card(&folder)?;
     card.check(&folder, config.image_size, classes)?;
-    if !asked && config.train.hold_out && !card.hold_out {
+    if args.teacher.is_none() && config.train.hold_out && !card.hold_out {
         fail!(
             "{}: this teacher has seen the held-out images, the model has not; train one with `distill teacher --hold-out`, or \
              name this one with --teacher",
