@@ -19,7 +19,7 @@ use crate::progress::{Console, duration};
 use crate::run_dir::RunDir;
 
 pub use judge::Judge;
-pub use subject::{Source, Subject, digest, run_of};
+pub use subject::{Source, Subject, run_of, stem_of};
 
 /// Images per class of a baseline where `--ipc` does not say otherwise.
 const DEFAULT_IPC: u32 = 10;

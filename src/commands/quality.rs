@@ -11,7 +11,7 @@ use serde_json::json;
 
 use self::figures::{Distances, Reference};
 use self::inception::{InInception, Judge};
-use super::eval::{digest, run_of};
+use super::eval::{run_of, stem_of};
 use super::resolve::shortened;
 use super::{fetch, print, to_json};
 use crate::cli::{Against, QualityArgs};
@@ -80,12 +80,8 @@ pub fn run(args: &QualityArgs, console: &Console) -> Result<()> {
     let listing = distilled::open(&path)?.listing;
     let dataset = listing.provenance.dataset;
     let teacher = Teacher::locate(args.teacher.as_deref(), out, &dataset, listing.size)?;
-    let (folder, name) = match run_of(&path) {
-        Some(run) => (run.eval(), distilled::name_of(&path)),
-        None => (out.join("eval"), format!("{}-{}", distilled::name_of(&path), digest(&path))),
-    };
-    let name = shortened(name);
-    let output = folder.join(format!("{name}-quality-{}", args.against.as_str()));
+    let folder = run_of(&path).map_or_else(|| out.join("eval"), |run| run.eval());
+    let output = folder.join(format!("{}-quality-{}", shortened(stem_of(&path)), args.against.as_str()));
     if args.common.dry_run {
         let written = output.join("quality.json");
         if args.common.json {

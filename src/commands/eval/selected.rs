@@ -43,11 +43,13 @@ pub fn selected(
 ) -> Result<Vec<usize>> {
     let teacher = Teacher::open(teacher, device)?;
     let classes = real.by_class();
-    select::suffice(&classes, ipc)?;
     let features = || teacher.cached_features(real, console);
     match selection {
         Selection::KCenter => select::k_center(&features()?, &classes, ipc),
         Selection::Herding => select::herding(&features()?, &classes, ipc),
-        Selection::Mix => PoolSelection::Mix.choose(&teacher, features, real, (ipc, seed), console),
+        Selection::Mix => {
+            select::suffice(&classes, ipc)?;
+            PoolSelection::Mix.choose(&teacher, features, real, (ipc, seed), console)
+        }
     }
 }

@@ -142,9 +142,7 @@ impl Subject {
         let real = || self.config.dataset.file_stem(self.config.image_size);
         let last = |path: &Path| path.file_name().map_or("set".into(), |n| n.to_string_lossy().into_owned());
         shortened(match &self.source {
-            Source::Distilled(path) if run_of(path).is_some() => distilled::name_of(path),
-            // Others may be called the same.
-            Source::Distilled(path) => format!("{}-{}", distilled::name_of(path), digest(path)),
+            Source::Distilled(path) => stem_of(path),
             Source::File(path, _) => format!("{}-{}", last(&path.with_extension("")), digest(path)),
             Source::Real => format!("{}-real", real()),
             Source::RandomReal(ipc) => format!("{}-random-real-ipc{ipc}", real()),
@@ -161,8 +159,14 @@ pub fn teacher_of(config: &Config, args: &EvalArgs) -> Result<PathBuf> {
     Teacher::locate(args.teacher.as_deref(), &args.common.out, &config.dataset, config.image_size)
 }
 
+/// The start of the name of a distilled set's results: where the set is no run's, others may be called the same.
+pub fn stem_of(set: &Path) -> String {
+    let name = distilled::name_of(set);
+    if run_of(set).is_some() { name } else { format!("{name}-{}", digest(set)) }
+}
+
 /// Tells sets apart that have the same name in other folders.
-pub fn digest(path: &Path) -> String {
+fn digest(path: &Path) -> String {
     let whole = std::path::absolute(path).unwrap_or(path.into());
     sha256(whole.as_os_str().as_encoded_bytes())[..8].into()
 }
