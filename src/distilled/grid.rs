@@ -6,8 +6,9 @@ use crate::data::ImageSet;
 
 /// Columns of images for a class, at most.
 pub const COLUMNS: usize = 10;
-/// Pixels: the width that side-by-side blocks may fill, and the height above which they are begun.
-const SIDE: usize = 1000;
+/// Pixels: the width that side-by-side blocks may fill, which is that of twenty 64 x 64 images, and the height above which
+/// they are begun.
+const SIDE: usize = 1320;
 const GAP: usize = 1;
 
 /// Up to ten images of each class that has any, a row a class, on white. Small images are shown twice as large (nearest
