@@ -283,7 +283,7 @@ fn damaged_tensor_files_are_refused() {
 }
 
 #[test]
-fn a_grid_of_many_classes_stays_about_a_thousand_pixels_wide() {
+fn a_grid_of_many_classes_fills_blocks_side_by_side() {
     let shapes = load(&Dataset::Shapes, Split::Test, 32, None).unwrap();
     let classes = (0..100).map(|i| Class { name: i.to_string(), id: i.to_string() }).collect();
     let labels = (0..1000).map(|i| i % 100).collect();
@@ -294,4 +294,9 @@ fn a_grid_of_many_classes_stays_about_a_thousand_pixels_wide() {
     let pixel = |i: usize| image::Rgb(<[u8; 3]>::try_from(&many.image(i)[..3]).unwrap());
     assert_eq!(*picture.get_pixel(0, 0), pixel(0));
     assert!((0..picture.width()).any(|x| *picture.get_pixel(x, 0) == pixel(34)));
+    // Forty classes of ten 64 x 64 images: two blocks of twenty rows.
+    let classes = many.classes[..40].to_vec();
+    let labels = (0..400).map(|i| i % 40).collect();
+    let wide = grid(&ImageSet { pixels: vec![0; 400 * 64 * 64 * 3], labels, size: 64, classes: Arc::new(classes) });
+    assert_eq!(wide.dimensions(), (2 * (10 * 65 + 2), 20 * 65));
 }
